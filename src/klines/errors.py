@@ -1,0 +1,126 @@
+"""Every error the service raises on purpose, and what a caller sees of it.
+
+    KlinesError                       500, exit 1
+    ├── BadRequest                    400  unparsable, or a bad parameter
+    │   └── InvalidSymbol             400
+    ├── NotFound                      404
+    │   └── UnknownToken              404
+    ├── Conflict                      409
+    ├── TooLarge                      413
+    ├── UnsupportedMediaType          415
+    ├── InvalidItems                  422  well-formed, but an item breaks a rule
+    ├── Unavailable                   503  the database cannot answer now
+    └── CannotStart                   exit 3  one line says what and why
+        └── InvalidSettings           exit 3
+
+`code` is stable: clients may match on it. `detail` is for people and may change.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+MAX_REPORTED_ITEMS = 20
+MAX_ECHO = 64
+
+
+class ItemError(msgspec.Struct, frozen=True):
+    """One broken rule: where (`trades[3].price`, `line 17`, `query.limit`) and which rule."""
+
+    loc: str
+    msg: str
+
+
+class KlinesError(Exception):
+    """Root of the tree; `errors` names at most `MAX_REPORTED_ITEMS` places."""
+
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Internal error"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, detail: str, *, code: str = "internal", errors: tuple[ItemError, ...] = ()) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.code = code
+        self.errors = errors[:MAX_REPORTED_ITEMS]
+
+
+class BadRequest(KlinesError):
+    """The request cannot be parsed, or one of its parameters is wrong."""
+
+    status = 400
+    title = "Bad request"
+    exit_code = 2
+
+
+class InvalidSymbol(BadRequest):
+    """A symbol that breaks the naming rule; see `klines.symbol`."""
+
+
+class NotFound(KlinesError):
+    """Nothing lives at this address."""
+
+    status = 404
+    title = "Not found"
+    exit_code = 2
+
+
+class UnknownToken(NotFound):
+    """A well-formed symbol that no trade and no PUT has registered."""
+
+
+class Conflict(KlinesError):
+    """What is asked contradicts what is stored."""
+
+    status = 409
+    title = "Conflict"
+
+
+class TooLarge(KlinesError):
+    """More bytes or more items than one request may carry."""
+
+    status = 413
+    title = "Content too large"
+    exit_code = 2
+
+
+class UnsupportedMediaType(KlinesError):
+    """A body in a format or an encoding that this route does not read."""
+
+    status = 415
+    title = "Unsupported media type"
+    exit_code = 2
+
+
+class InvalidItems(KlinesError):
+    """A well-formed body in which items break a rule; nothing of it was stored."""
+
+    status = 422
+    title = "Unprocessable content"
+    exit_code = 2
+
+
+class Unavailable(KlinesError):
+    """The database cannot answer now; the same request may succeed later."""
+
+    status = 503
+    title = "Service unavailable"
+
+
+class CannotStart(KlinesError):
+    """The process cannot start; `detail` is the one line that says what and why."""
+
+    title = "Cannot start"
+    exit_code = 3
+
+
+class InvalidSettings(CannotStart):
+    """An environment variable with a value that breaks its rule."""
+
+
+def echo(text: str) -> str:
+    """Input as it may be shown in an error: cut to `MAX_ECHO` characters, control characters escaped."""
+    shown = text if len(text) <= MAX_ECHO else text[:MAX_ECHO] + "…"
+    return ascii(shown) if not shown.isprintable() else repr(shown)

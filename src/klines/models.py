@@ -1,0 +1,44 @@
+"""The values that travel between the layers: frozen, without behaviour."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import msgspec
+
+Side = Literal["buy", "sell"]
+
+
+class Trade(NamedTuple):
+    """One trade as it is stored. `side` is the taker's.
+
+    `symbol` is canonical (`klines.symbol`), `time_us` is epoch microseconds UTC, `price` (quote per base) and
+    `amount` (base) are exact decimal text (`klines.exact`).
+    """
+
+    symbol: str
+    trade_id: int
+    time_us: int
+    price: str
+    amount: str
+    side: Side
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """What became of a batch: `received = inserted + duplicates + conflicts`.
+
+    A duplicate repeats a stored trade; a conflict has a stored trade's identity and other content, and was dropped.
+    """
+
+    received: int
+    inserted: int
+    duplicates: int
+    conflicts: int
+
+    def __add__(self, other: Receipt) -> Receipt:
+        return Receipt(
+            self.received + other.received,
+            self.inserted + other.inserted,
+            self.duplicates + other.duplicates,
+            self.conflicts + other.conflicts,
+        )

@@ -1,0 +1,117 @@
+"""The settings: one frozen record, read once from the environment, refused in one line when a value is wrong."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+import platformdirs
+from msgspec import Meta
+
+from klines.errors import InvalidSettings
+
+OUR_PREFIXES = ("KLINES_", "MOCK_", "STORAGE_", "TRADE_")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
+    """Every setting by its environment variable; the comment after each field is what `klines --help` prints."""
+
+    host: Annotated[str, Meta(min_length=1, description="address to listen on")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 lets the system choose")] = 8080
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="least severe level that is logged")
+    ] = "info"
+    workers: Annotated[int, Meta(ge=1, le=64, description="server processes on the same port")] = 1
+    database_url: Annotated[
+        str, Meta(description="PostgreSQL 16 or newer, as postgresql://…; empty: the embedded server")
+    ] = ""
+    klines_data_dir: Annotated[
+        str, Meta(description="directory of the embedded server; empty: the platform's user data directory")
+    ] = ""
+    klines_postgres_port: Annotated[
+        int, Meta(ge=0, le=65535, description="loopback TCP port of the embedded server; 0: no TCP")
+    ] = 0
+    storage_profile: Annotated[
+        Literal["auto", "timescale", "plain"],
+        Meta(description="profile for a new database; auto: timescale where the server has the Community edition"),
+    ] = "auto"
+    klines_pool_size: Annotated[int, Meta(ge=1, le=100, description="reading connections per process")] = 5
+    klines_register_tokens: Annotated[
+        bool, Meta(description="register an unknown symbol at its first trade; false: refuse the trade")
+    ] = True
+    klines_max_future_seconds: Annotated[
+        int, Meta(ge=0, le=86400, description="how far ahead of the clock a trade's time may lie")
+    ] = 60
+    klines_closed_max_age: Annotated[
+        int, Meta(ge=0, le=86400, description="seconds a shared cache may keep an answer in which every bar is closed")
+    ] = 0
+    trade_retention_days: Annotated[
+        int, Meta(ge=0, le=36500, description="drop raw trades older than this, bars stay; 0: keep all")
+    ] = 0
+    mock_data_interval: Annotated[
+        int, Meta(ge=0, le=60000, description="milliseconds between mock batches; 0: no mock feed")
+    ] = 0
+    mock_seed: Annotated[int, Meta(ge=0, description="seed of the mock market: same seed, same market")] = 1
+    mock_tokens: Annotated[
+        str, Meta(description="mock tokens as SYMBOL=character, comma separated; characters: major launch dead micro")
+    ] = "WIFHAT-USDC=major,MOONCAT-SOL=launch,GRAVE-SOL=dead,PEPEWEI-USDC=micro"
+    mock_history_minutes: Annotated[
+        int, Meta(ge=0, le=10080, description="minutes of history the mock feed writes for a token without trades")
+    ] = 180
+
+    @property
+    def data_dir(self) -> Path:
+        """Where the embedded server keeps its data; as root outside `/root`, which its own account cannot enter."""
+        if self.klines_data_dir:
+            return Path(self.klines_data_dir).expanduser().absolute()
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            return Path("/var/lib/klines")
+        return Path(platformdirs.user_data_dir("klines"))
+
+
+def variables() -> dict[str, tuple[str, str]]:
+    """`{NAME: (default, description)}` in the order of the record: the source of the help text and of the README."""
+    told = {}
+    for field in msgspec.structs.fields(Settings):
+        description = next(
+            (m.extra_json_schema or {}).get("description") or m.description
+            for m in field.type.__metadata__
+            if isinstance(m, Meta)
+        )
+        default = str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
+        told[field.encode_name] = (default, str(description))
+    return told
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """Read the settings from `environ`; raises `InvalidSettings` naming the variable and the rule it breaks."""
+    known = variables()
+    for name in environ:
+        if name.startswith(OUR_PREFIXES) and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise InvalidSettings(f"{name}: no such setting" + (f", did you mean {near[0]}?" if near else ""))
+    given = {name: environ[name] for name in known if environ.get(name, "") != ""}
+    settings = Settings()
+    for name, value in given.items():
+        try:
+            settings = msgspec.structs.replace(settings, **_convert(name, value))
+        except msgspec.ValidationError as error:
+            reason = str(error).partition(" - at ")[0]
+            raise InvalidSettings(f"{name}={value!r}: {reason}") from None
+    return _checked(settings)
+
+
+def _convert(name: str, value: str) -> dict[str, object]:
+    one = msgspec.convert({name: value}, Settings, strict=False)
+    return {name.lower(): getattr(one, name.lower())}
+
+
+def _checked(settings: Settings) -> Settings:
+    url = settings.database_url
+    if url and not url.startswith(("postgresql://", "postgres://")):
+        raise InvalidSettings("DATABASE_URL: must start with postgresql://")
+    return settings
