@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,11 +14,12 @@ from msgspec import Meta
 
 from klines.errors import InvalidSettings
 
-OUR_PREFIXES = ("KLINES_", "MOCK_", "STORAGE_", "TRADE_")
+OUR_PREFIXES = ("KLINES_", "MOCK_")
+NEAR_ENOUGH = 0.9
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
-    """Every setting by its environment variable; the comment after each field is what `klines --help` prints."""
+    """Every setting by its environment variable; the descriptions are what `klines --help` and the README print."""
 
     host: Annotated[str, Meta(min_length=1, description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 lets the system choose")] = 8080
@@ -35,7 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     klines_postgres_port: Annotated[
         int, Meta(ge=0, le=65535, description="loopback TCP port of the embedded server; 0: no TCP")
     ] = 0
-    storage_profile: Annotated[
+    klines_storage_profile: Annotated[
         Literal["auto", "timescale", "plain"],
         Meta(description="profile for a new database; auto: timescale where the server has the Community edition"),
     ] = "auto"
@@ -49,7 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     klines_closed_max_age: Annotated[
         int, Meta(ge=0, le=86400, description="seconds a shared cache may keep an answer in which every bar is closed")
     ] = 0
-    trade_retention_days: Annotated[
+    klines_trade_retention_days: Annotated[
         int, Meta(ge=0, le=36500, description="drop raw trades older than this, bars stay; 0: keep all")
     ] = 0
     mock_data_interval: Annotated[
@@ -91,9 +92,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     """Read the settings from `environ`; raises `InvalidSettings` naming the variable and the rule it breaks."""
     known = variables()
     for name in environ:
-        if name.startswith(OUR_PREFIXES) and name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise InvalidSettings(f"{name}: no such setting" + (f", did you mean {near[0]}?" if near else ""))
+        _refuse_unknown(name, known)
     given = {name: environ[name] for name in known if environ.get(name, "") != ""}
     settings = Settings()
     for name, value in given.items():
@@ -103,6 +102,15 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
             reason = str(error).partition(" - at ")[0]
             raise InvalidSettings(f"{name}={value!r}: {reason}") from None
     return _checked(settings)
+
+
+def _refuse_unknown(name: str, known: Collection[str]) -> None:
+    if name in known:
+        return
+    ours = name.startswith(OUR_PREFIXES)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6 if ours else NEAR_ENOUGH)
+    if ours or (near and "_" in name):
+        raise InvalidSettings(f"{name}: no such setting" + (f", did you mean {near[0]}?" if near else ""))
 
 
 def _convert(name: str, value: str) -> dict[str, object]:

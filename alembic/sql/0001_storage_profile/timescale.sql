@@ -1,0 +1,5 @@
+CREATE EXTENSION IF NOT EXISTS timescaledb;
+
+CREATE FUNCTION klines_internal.storage_profile() RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+    RETURN 'timescale';

@@ -1,0 +1,113 @@
+"""Connections: the reading engine and the writing pool, and what a driver's error means to a caller.
+
+Driver errors become `Unavailable` here and nowhere else. Reads go through SQLAlchemy, writes through asyncpg's own
+pool, because binary arrays and COPY are asyncpg's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from klines.errors import Unavailable
+
+APPLICATION = "klines"
+CONNECT_SECONDS = 5
+ACQUIRE_SECONDS = 2
+READ_SECONDS = 5
+WRITE_SECONDS = 15
+
+_GONE = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.QueryCanceledError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.InvalidPasswordError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+
+
+@asynccontextmanager
+async def open_engine(url: str, pool_size: int = 1) -> AsyncIterator[AsyncEngine]:
+    """The reading engine on the PostgreSQL at `url` (`postgresql://…`)."""
+    engine = create_async_engine(
+        "postgresql+asyncpg://" + url.partition("://")[2],
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=ACQUIRE_SECONDS,
+        pool_pre_ping=True,
+        hide_parameters=True,
+        connect_args={"timeout": CONNECT_SECONDS, "server_settings": _session(READ_SECONDS)},
+    )
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+@asynccontextmanager
+async def open_writers(url: str, size: int) -> AsyncIterator[asyncpg.Pool[Any]]:
+    """The writing pool: `size` connections at the most, opened when needed."""
+    pool = asyncpg.create_pool(
+        url,
+        min_size=0,
+        max_size=size,
+        timeout=CONNECT_SECONDS,
+        command_timeout=2 * WRITE_SECONDS,
+        # A late trade in a compressed chunk decompresses its neighbours; one transaction may hold many of them.
+        server_settings=_session(WRITE_SECONDS) | {"timescaledb.max_tuples_decompressed_per_dml_transaction": "0"},
+    )
+    async with pool:
+        yield pool
+
+
+@asynccontextmanager
+async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A reading connection in one snapshot; raises `Unavailable` when the database cannot answer."""
+    with translated():
+        async with engine.connect() as connection:
+            yield connection
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turns what the drivers raise when the database cannot answer into `Unavailable`."""
+    try:
+        yield
+    except (PoolTimeout, OperationalError, InterfaceError) as error:
+        raise _unavailable(error) from error
+    except DBAPIError as error:
+        if error.connection_invalidated or isinstance(getattr(error.orig, "__cause__", None), _GONE):
+            raise _unavailable(error) from error
+        raise
+    except (*_GONE, TimeoutError) as error:
+        raise _unavailable(error) from error
+
+
+def _unavailable(error: BaseException) -> Unavailable:
+    busy = isinstance(error, (PoolTimeout, TimeoutError, asyncpg.InsufficientResourcesError))
+    if busy:
+        return Unavailable("the database is busy", code="database_busy")
+    return Unavailable("the database does not answer", code="database_unavailable")
+
+
+def _session(seconds: int) -> dict[str, str]:
+    return {
+        "application_name": APPLICATION,
+        "statement_timeout": f"{seconds}s",
+        "lock_timeout": f"{seconds}s",
+        "idle_in_transaction_session_timeout": "30s",
+        "TimeZone": "UTC",
+        "jit": "off",
+    }
