@@ -92,6 +92,8 @@ def translated() -> Iterator[None]:
             raise _unavailable(error) from error
         raise
     except (*_GONE, TimeoutError) as error:
+        if isinstance(error, ValueError):  # asyncpg's DataError: our own fault, not the database's absence
+            raise
         raise _unavailable(error) from error
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 Side = Literal["buy", "sell"]
 
@@ -42,3 +43,14 @@ class Receipt(msgspec.Struct, frozen=True):
             self.duplicates + other.duplicates,
             self.conflicts + other.conflicts,
         )
+
+
+class TokenFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a platform may tell of a token; `supply` is decimal text, `metadata` any JSON object up to 8 KiB."""
+
+    name: Annotated[str, Meta(max_length=128)] | None = None
+    base: Annotated[str, Meta(max_length=32)] | None = None
+    quote: Annotated[str, Meta(max_length=32)] | None = None
+    decimals: Annotated[int, Meta(ge=0, le=36)] | None = None
+    supply: str | None = None
+    metadata: dict[str, Any] = {}

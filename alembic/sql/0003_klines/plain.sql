@@ -1,15 +1,15 @@
--- The seam never moves: every bar is a live bar.
+-- The seam never moves: every bar is a live bar and none retires.
 DO $$
 DECLARE
     level record;
 BEGIN
     FOR level IN SELECT * FROM klines_internal.levels LOOP
         EXECUTE format($view$
-            CREATE VIEW public.%I AS
+            CREATE VIEW klines_internal.%I AS
             SELECT token_id, time, open, high, low, close, volume, quote_volume, trades,
                    buy_volume, buy_quote_volume, first_trade_id, last_trade_id
-            FROM klines_internal.live_klines WHERE seconds = %s
-        $view$, level.relation, level.seconds);
+            FROM klines_internal.live_klines WHERE false
+        $view$, replace(level.relation, 'klines', 'retired'));
     END LOOP;
 END;
 $$;

@@ -65,17 +65,14 @@ SELECT public.add_continuous_aggregate_policy(
 FROM klines_internal.levels ORDER BY seconds;
 
 -- A bar that is live wins over its aggregate: above the seam always, below it where a late trade brought it back.
+-- The two sides have names of their own, because a reader with a LIMIT wants it inside each of them.
 DO $$
 DECLARE
     level record;
 BEGIN
     FOR level IN SELECT * FROM klines_internal.levels LOOP
         EXECUTE format($view$
-            CREATE VIEW public.%I AS
-            SELECT token_id, time, open, high, low, close, volume, quote_volume, trades,
-                   buy_volume, buy_quote_volume, first_trade_id, last_trade_id
-            FROM klines_internal.live_klines WHERE seconds = %s
-            UNION ALL
+            CREATE VIEW klines_internal.%I AS
             SELECT token_id, time, open, high, low, close, volume, quote_volume, trades,
                    buy_volume, buy_quote_volume, first_trade_id, last_trade_id
             FROM %s AS a
@@ -84,7 +81,7 @@ BEGIN
                   SELECT FROM klines_internal.live_klines AS k
                   WHERE k.seconds = %s AND k.token_id = a.token_id AND k.time = a.time
               )
-        $view$, level.relation, level.seconds, level.aggregate, level.seconds, level.seconds);
+        $view$, replace(level.relation, 'klines', 'retired'), level.aggregate, level.seconds, level.seconds);
     END LOOP;
 END;
 $$;

@@ -71,12 +71,12 @@ MAJOR = Character(
     split=0.3,
     pull=40,
     herding=0.3,
-    wander=0.02,
+    wander=0.015,
     wander_seconds=3600,
     noise=0.0001,
     phases=(
-        Phase(name="calm", seconds=900, rate=2.4, aim=(0.96, 1.04)),
-        Phase(name="busy", seconds=300, rate=5, aim=(0.9, 1.11), size=1.4),
+        Phase(name="calm", seconds=900, rate=2.4, aim=(0.98, 1.02)),
+        Phase(name="busy", seconds=300, rate=5, aim=(0.95, 1.06), size=1.4),
     ),
 )
 
@@ -101,8 +101,8 @@ LAUNCH = Character(
     noise=0.001,
     phases=(
         Phase(name="gather", seconds=1200, rate=0.6, aim=(1.0, 1.8)),
-        Phase(name="pump", seconds=540, rate=7.5, aim=(12, 90), size=1.5),
-        Phase(name="rug", seconds=14, rate=36, aim=(0.03, 0.07), relative=True, glide=0.15, size=10),
+        Phase(name="pump", seconds=540, rate=6.5, aim=(12, 90), size=1.5),
+        Phase(name="rug", seconds=14, rate=36, aim=(0.05, 0.1), relative=True, glide=0.15, size=10),
         Phase(name="bounce", seconds=240, rate=4, aim=(1.6, 3), relative=True, glide=0.4),
         Phase(name="fade", seconds=900, rate=0.3, aim=(0.6, 1.1), glide=0.8),
     ),
@@ -140,7 +140,7 @@ MICRO = Character(
     whales=0.02,
     whale_size=12,
     dust=0.03,
-    max_share=0.03,
+    max_share=0.01,
     excitation=0.7,
     decay=1.0,
     split=0.3,

@@ -17,6 +17,7 @@ import math
 import random
 from collections import deque
 
+from klines.errors import echo
 from klines.feeds.character import CHARACTERS, Character, Phase, parse_tokens
 from klines.models import Side, Trade
 
@@ -28,7 +29,7 @@ MAX_FILLS = 8
 SECOND_US = 1_000_000
 
 WHALE_TAIL = 1.3
-SAME_INSTANT = 0.2
+SAME_INSTANT = 0.1
 MEAN_FILL_GAP_US = 120
 ROUND_ORDERS = 0.12
 
@@ -217,9 +218,12 @@ def _random_of(seed: int, symbol: str) -> random.Random:
 
 
 def _positive(text: str) -> float:
-    price = float(text)
+    try:
+        price = float(text)
+    except ValueError:
+        price = math.nan
     if not (math.isfinite(price) and price > 0):
-        raise ValueError(f"price must be positive: {text!r}")
+        raise ValueError(f"price {echo(text)}: must be a positive decimal")
     return price
 
 

@@ -1,0 +1,131 @@
+"""Trades as clients post them: JSON or NDJSON in, checked trades out, or an error that names every broken item.
+
+An item is `{"symbol", "trade_id", "time", "price", "amount", "side"}`. `time` is epoch milliseconds or ISO-8601 with
+an offset; `time_us` (epoch microseconds) may stand beside it or in its place, so that what GET answers can be posted
+again. Decimals are JSON strings or numbers and are taken from their text. Unknown fields are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import msgspec
+
+from klines.errors import BadRequest, InvalidItems, ItemError, TooLarge
+from klines.models import Trade
+from klines.timestamp import TimeError, iso_us
+from klines.trade_rules import BrokenRule, TradeRules
+
+MAX_JSON_TRADES = 10_000
+MAX_NDJSON_LINES = 100_000
+MAX_REPORTED = 20
+
+
+class TradeItem(msgspec.Struct, forbid_unknown_fields=True):
+    """One trade in a request; decimals are still the bytes that the client sent."""
+
+    symbol: str
+    trade_id: int
+    price: msgspec.Raw
+    amount: msgspec.Raw
+    side: Literal["buy", "sell"]
+    time: int | str | None = None
+    time_us: int | None = None
+
+
+class TradeBatch(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a JSON request; items stay raw, so that one bad item can be named without losing the others."""
+
+    trades: list[msgspec.Raw]
+
+
+_batch = msgspec.json.Decoder(TradeBatch)
+_item = msgspec.json.Decoder(TradeItem)
+
+
+def trades_of_json(body: bytes, rules: TradeRules) -> list[Trade]:
+    """The trades of `{"trades": [...]}`; raises `BadRequest`, `TooLarge` or `InvalidItems`."""
+    try:
+        raw = _batch.decode(body).trades
+    except msgspec.ValidationError as error:
+        raise BadRequest(f'the body must be {{"trades": […]}}: {error}', code="body_invalid") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _not_json(error) from None
+    if len(raw) > MAX_JSON_TRADES:
+        raise TooLarge(f"{len(raw)} trades: at most {MAX_JSON_TRADES} in one request", code="batch_too_large")
+    return _checked(raw, rules, lambda index: f"trades[{index}]")
+
+
+def trades_of_ndjson(body: bytes, rules: TradeRules) -> list[Trade]:
+    """The trades of one JSON object per line; blank lines count but say nothing. Raises as `trades_of_json`."""
+    lines = body.split(b"\n")
+    if lines and not lines[-1].strip():
+        lines.pop()
+    if len(lines) > MAX_NDJSON_LINES:
+        raise TooLarge(f"{len(lines)} lines: at most {MAX_NDJSON_LINES} in one request", code="batch_too_large")
+    numbers = [number for number, line in enumerate(lines) if line.strip()]
+    if not numbers:
+        raise BadRequest("the body is empty", code="body_empty")
+    return _checked([lines[number] for number in numbers], rules, lambda index: f"line {numbers[index] + 1}")
+
+
+def _not_json(error: Exception) -> BadRequest:
+    reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+    return BadRequest(f"the body is not JSON: {reason}", code="json_invalid")
+
+
+def _checked(raw: Iterable[bytes | msgspec.Raw], rules: TradeRules, place: Callable[[int], str]) -> list[Trade]:
+    trades: list[Trade] = []
+    errors: list[ItemError] = []
+    for index, item in enumerate(raw):
+        try:
+            trades.append(_trade(_item.decode(item), rules))
+        except BrokenRule as broken:
+            errors.append(ItemError(f"{place(index)}.{broken.field}", broken.rule))
+        except msgspec.ValidationError as error:
+            errors.append(_item_error(place(index), str(error)))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            bad = _not_json(error)
+            raise BadRequest(f"{place(index)}: {bad.detail}", code=bad.code) from None
+        if len(errors) == MAX_REPORTED:
+            break
+    if errors:
+        first = errors[0]
+        raise InvalidItems(f"{first.loc}: {first.msg}; nothing was stored", code="trade_invalid", errors=tuple(errors))
+    return trades
+
+
+def _trade(item: TradeItem, rules: TradeRules) -> Trade:
+    price, amount = _number_text("price", item.price), _number_text("amount", item.amount)
+    return rules.trade(item.symbol, item.trade_id, _time_us(item), price, amount, item.side)
+
+
+def _number_text(field: str, raw: msgspec.Raw) -> str:
+    text = bytes(raw).decode("ascii", "replace")
+    if text[:1] == '"':
+        return text[1:-1]
+    if text[:1] not in "-0123456789" or not text:
+        raise BrokenRule(field, "must be a decimal number, as a string or a number")
+    return text
+
+
+def _time_us(item: TradeItem) -> int:
+    if item.time is None:
+        if item.time_us is None:
+            raise BrokenRule("time", "is missing")
+        return item.time_us
+    try:
+        time_us = item.time * 1000 if isinstance(item.time, int) else iso_us(item.time)
+    except TimeError as error:
+        raise BrokenRule("time", str(error)) from None
+    if item.time_us is None:
+        return time_us
+    if item.time_us // 1000 != time_us // 1000:
+        raise BrokenRule("time_us", "must lie in the millisecond of time")
+    return item.time_us
+
+
+def _item_error(place: str, message: str) -> ItemError:
+    rule, _, path = message.partition(" - at `$")
+    return ItemError(place + path.rstrip("`"), rule)
