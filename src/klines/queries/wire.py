@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Text, cast, func, literal_column
-from sqlalchemy.sql import expression
+from sqlalchemy import BigInteger, ColumnElement, Text, cast, extract, func, literal_column
 
-type Column = ColumnElement[Any]
+Column = ColumnElement[Any]
 
 
 def decimal_text(value: Column) -> Column:
@@ -20,12 +19,12 @@ def decimal_text(value: Column) -> Column:
 
 def epoch_us(moment: Column) -> Column:
     """Epoch microseconds; extract() is numeric, so nothing is rounded."""
-    return cast(func.extract(literal_column("epoch"), moment) * 1_000_000, BigInteger)
+    return cast(extract("epoch", moment) * 1_000_000, BigInteger)
 
 
 def epoch_ms(moment: Column) -> Column:
     """Epoch milliseconds, cut."""
-    return cast(func.floor(func.extract(literal_column("epoch"), moment) * 1000), BigInteger)
+    return cast(func.floor(extract("epoch", moment) * 1000), BigInteger)
 
 
 def quoted(value: Column) -> list[Column]:
@@ -38,14 +37,14 @@ def json_object(members: dict[str, list[Column]]) -> Column:
     pieces: list[Column] = []
     for number, (name, value) in enumerate(members.items()):
         pieces += [_text(("{" if number == 0 else ",") + f'"{name}":'), *value]
-    return expression.cast(func.concat(*pieces, _text("}")), Text)
+    return func.concat(*pieces, _text("}"))
 
 
-def json_array(rows: Column, order: Column) -> Column:
+def json_array(rows: Column, *order: Column) -> Column:
     """The rows as the inside of a JSON array, ascending by `order`; NULL without rows."""
-    return func.string_agg(expression.aggregate_order_by(rows, order), _text(","))  # type: ignore[attr-defined]
+    return func.aggregate_strings(rows, ",").aggregate_order_by(*order)
 
 
 def _text(value: str) -> Column:
     # Inlined, not bound: thirty parameters would be sent with every request.
-    return literal_column("'" + value.replace("'", "''").replace(":", r"\:") + "'", Text)
+    return literal_column("'" + value.replace("'", "''") + "'", Text)

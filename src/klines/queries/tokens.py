@@ -1,0 +1,165 @@
+"""Tokens: their ids, what is known of them, and their last 24 hours.
+
+The 24 hours are `[start, now]` with `start` cut to the minute, put together from whole hours and the minutes before
+the first of them: exact, and at most 84 rows a token. As everywhere in the field, the change is the last price
+against the first price of the window; a token without trades in it has change 0 and volume 0.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any, Literal, NamedTuple
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Numeric,
+    Select,
+    Subquery,
+    bindparam,
+    cast,
+    column,
+    func,
+    literal,
+    or_,
+    select,
+    table,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from klines.interval import Interval
+from klines.queries.window import MOMENT
+from klines.queries.wire import Column, decimal_text, epoch_ms
+from klines.tables import klines, tokens
+
+Sort = Literal["symbol", "volume", "change", "trades", "newest"]
+SORTS: tuple[Sort, ...] = ("symbol", "volume", "change", "trades", "newest")
+
+feeds = table("feeds", column("token_id"), column("last_time"), column("last_price"), schema="klines_internal")
+
+
+class TokenRow(NamedTuple):
+    """A token as REST shows it; decimals are text, times epoch milliseconds, the last trade's are None without one."""
+
+    token_id: int
+    symbol: str
+    name: str | None
+    base: str | None
+    quote: str | None
+    decimals: int | None
+    supply: str | None
+    metadata: dict[str, Any]
+    created_at: int
+    last_price: str | None
+    last_trade_time: int | None
+    price_change_24h: str | None
+    price_change_percent_24h: str | None
+    high_24h: str | None
+    low_24h: str | None
+    volume_24h: str
+    quote_volume_24h: str
+    trades_24h: int
+
+
+async def token_id(connection: AsyncConnection, symbol: str) -> int | None:
+    """The id of a canonical symbol, None if no token has it."""
+    statement = select(tokens.c.token_id).where(tokens.c.symbol == bindparam("symbol"))
+    return (await connection.execute(statement, {"symbol": symbol})).scalar()
+
+
+async def one(connection: AsyncConnection, symbol: str, now: datetime) -> TokenRow | None:
+    """The token with a canonical symbol."""
+    found = (await connection.execute(_one(), {"symbol": symbol} | _window(now))).first()
+    return TokenRow(*found) if found else None
+
+
+async def listing(
+    connection: AsyncConnection, now: datetime, *, search: str, sort: Sort, limit: int, offset: int
+) -> list[TokenRow]:
+    """Tokens whose symbol or name contains `search` (case-insensitively), best first by `sort`."""
+    values = {"search": search, "limit": limit, "offset": offset} | _window(now)
+    return [TokenRow(*row) for row in await connection.execute(_listing(sort), values)]
+
+
+def _window(now: datetime) -> dict[str, object]:
+    start = now.replace(second=0, microsecond=0) - timedelta(days=1)
+    hour = start.replace(minute=0)
+    return {"start": start, "hour": hour if hour == start else hour + timedelta(hours=1)}
+
+
+@cache
+def _one() -> Select[Any]:
+    return _select(select(tokens).where(tokens.c.symbol == bindparam("symbol")).subquery("token"))
+
+
+@cache
+def _listing(sort: Sort) -> Select[Any]:
+    wanted: Column = func.lower(bindparam("search"))
+    names = (tokens.c.symbol, tokens.c.name)
+    found = select(tokens).where(or_(*(func.strpos(func.lower(name), wanted) > 0 for name in names)))
+    statement = _select(found.subquery("token"))
+    columns = statement.selected_columns
+    order: dict[Sort, Any] = {
+        "symbol": columns.symbol,
+        "volume": cast(columns.quote_volume_24h, Numeric).desc(),
+        "change": cast(columns.price_change_percent_24h, Numeric).desc().nulls_last(),
+        "trades": columns.trades_24h.desc(),
+        "newest": columns.created_at.desc(),
+    }
+    return statement.order_by(order[sort], columns.symbol).limit(bindparam("limit")).offset(bindparam("offset"))
+
+
+def _select(token: Subquery) -> Select[Any]:
+    day = _day(token)
+    last = feeds.c.last_price
+    first: Column = func.coalesce(day.c.opens[1], last)
+    change: Column = last - first
+    percent: Column = func.round(change * 100 / first, 4)
+    zero = literal("0")
+    return (
+        select(
+            *(token.c[name] for name in ("token_id", "symbol", "name", "base", "quote", "decimals")),
+            decimal_text(token.c.supply),
+            token.c.metadata,
+            epoch_ms(token.c.created_at).label("created_at"),
+            decimal_text(last),
+            epoch_ms(feeds.c.last_time),
+            decimal_text(change),
+            decimal_text(percent).label("price_change_percent_24h"),
+            decimal_text(day.c.high),
+            decimal_text(day.c.low),
+            func.coalesce(decimal_text(day.c.volume), zero),
+            func.coalesce(decimal_text(day.c.quote_volume), zero).label("quote_volume_24h"),
+            cast(func.coalesce(day.c.trades, 0), BigInteger).label("trades_24h"),
+        )
+        .select_from(token)
+        .outerjoin(feeds, feeds.c.token_id == token.c.token_id)
+        .outerjoin(day, day.c.token_id == token.c.token_id)
+    )
+
+
+def _day(token: Subquery) -> Subquery:
+    minutes, hours = klines[Interval.M1], klines[Interval.H1]
+    start, hour = bindparam("start", type_=MOMENT), bindparam("hour", type_=MOMENT)
+    names = ("token_id", "time", "open", "high", "low", "volume", "quote_volume", "trades")
+    ids = select(token.c.token_id)
+    bars = (
+        select(*(minutes.c[name] for name in names))
+        .where(minutes.c.token_id.in_(ids), minutes.c.time >= start, minutes.c.time < hour)
+        .union_all(select(*(hours.c[name] for name in names)).where(hours.c.token_id.in_(ids), hours.c.time >= hour))
+        .subquery("bars")
+    )
+    return (
+        select(
+            bars.c.token_id,
+            func.array_agg(bars.c.open, type_=ARRAY(Numeric)).aggregate_order_by(bars.c.time).label("opens"),
+            func.max(bars.c.high).label("high"),
+            func.min(bars.c.low).label("low"),
+            func.sum(bars.c.volume).label("volume"),
+            func.sum(bars.c.quote_volume).label("quote_volume"),
+            func.sum(bars.c.trades).label("trades"),
+        )
+        .group_by(bars.c.token_id)
+        .subquery("day")
+    )

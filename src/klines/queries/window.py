@@ -1,0 +1,54 @@
+"""A window of time on one token's rows: the part that bars and trades have in common."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from sqlalchemy import DateTime, Integer, Select, bindparam
+
+from klines.timestamp import to_datetime
+
+MOMENT = DateTime(timezone=True)
+
+
+class Window(NamedTuple):
+    """At most `limit` rows whose time lies in `[from_us, to_us)`: the oldest if `from_us` is given, else the latest."""
+
+    limit: int
+    from_us: int | None = None
+    to_us: int | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """What of the window decides the statement."""
+        return Shape(self.from_us is not None, self.to_us is not None)
+
+    def values(self, token_id: int) -> dict[str, object]:
+        """What of the window is bound."""
+        values: dict[str, object] = {"token": token_id, "page": self.limit}
+        if self.from_us is not None:
+            values["begin"] = to_datetime(self.from_us)
+        if self.to_us is not None:
+            values["end"] = to_datetime(self.to_us)
+        return values
+
+
+class Shape(NamedTuple):
+    """Which ends a window has."""
+
+    begins: bool
+    ends: bool
+
+    def restrict(self, statement: Select[Any], source: Any) -> Select[Any]:
+        """The rows of `source` (with `token_id` and `time`) inside the window, unordered."""
+        statement = statement.where(source.c.token_id == bindparam("token", type_=Integer))
+        if self.begins:
+            statement = statement.where(source.c.time >= bindparam("begin", type_=MOMENT))
+        if self.ends:
+            statement = statement.where(source.c.time < bindparam("end", type_=MOMENT))
+        return statement
+
+    def page(self, statement: Select[Any], *order: Any) -> Select[Any]:
+        """Ordered and limited: with a beginning the page runs forward from it, without one it ends at the end."""
+        ordering = [column.asc() if self.begins else column.desc() for column in order]
+        return statement.order_by(*ordering).limit(bindparam("page", type_=Integer))
