@@ -39,8 +39,10 @@ _GONE = (
 
 
 @asynccontextmanager
-async def open_engine(url: str, pool_size: int = 1) -> AsyncIterator[AsyncEngine]:
-    """The reading engine on the PostgreSQL at `url` (`postgresql://…`)."""
+async def open_engine(
+    url: str, pool_size: int = 1, statement_seconds: int = READ_SECONDS
+) -> AsyncIterator[AsyncEngine]:
+    """The reading engine on the PostgreSQL at `url`; a statement may take `statement_seconds`, 0: as long as it takes."""
     engine = create_async_engine(
         "postgresql+asyncpg://" + url.partition("://")[2],
         pool_size=pool_size,
@@ -48,7 +50,7 @@ async def open_engine(url: str, pool_size: int = 1) -> AsyncIterator[AsyncEngine
         pool_timeout=ACQUIRE_SECONDS,
         pool_pre_ping=True,
         hide_parameters=True,
-        connect_args={"timeout": CONNECT_SECONDS, "server_settings": _session(READ_SECONDS)},
+        connect_args={"timeout": CONNECT_SECONDS, "server_settings": _session(statement_seconds)},
     )
     try:
         yield engine
@@ -113,3 +115,30 @@ def _session(seconds: int) -> dict[str, str]:
         "TimeZone": "UTC",
         "jit": "off",
     }
+
+
+class SoleHolder:
+    """A connection that may hold a lock which one process has at a time; it goes when the connection does."""
+
+    def __init__(self, connection: asyncpg.Connection[Any], key: int) -> None:
+        self._connection = connection
+        self._key = key
+
+    @classmethod
+    async def connect(cls, url: str, key: int) -> SoleHolder:
+        """Open the connection; `key` is the advisory lock's."""
+        settings = {"application_name": APPLICATION}
+        return cls(await asyncpg.connect(url, timeout=CONNECT_SECONDS, server_settings=settings), key)
+
+    async def acquire(self) -> bool:
+        """Whether the lock is ours now."""
+        return bool(await self._connection.fetchval("SELECT pg_try_advisory_lock($1)", self._key))
+
+    async def still_holds(self) -> bool:
+        """True while the connection lives; raises what the driver raises when it does not."""
+        await self._connection.execute("")
+        return True
+
+    async def close(self) -> None:
+        """Let go."""
+        await self._connection.close(timeout=CONNECT_SECONDS)

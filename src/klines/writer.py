@@ -8,7 +8,7 @@ conflict and dropped.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, LiteralString
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import asyncpg
 import msgspec
@@ -21,7 +21,8 @@ from klines.timestamp import to_datetime
 MAX_KNOWN_TOKENS = 100_000
 ATTEMPTS = 3
 
-Connection = asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]
 
 REGISTER: LiteralString = """
     INSERT INTO public.tokens (symbol) SELECT DISTINCT unnest($1::text[]) ORDER BY 1 ON CONFLICT DO NOTHING

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,7 @@ from klines.errors import CannotStart
 
 ACCOUNT = "klines"
 COMMAND_SECONDS = 60
+SAYS_WHY = re.compile(r"\b(?:error|fatal)\b", re.IGNORECASE)
 PASSED_ON = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 PROBE = 'for f in "$@"; do [ -{flag} "$f" ] || {{ printf %s "$f"; exit 1; }}; done'
 
@@ -91,6 +93,12 @@ class Account(msgspec.Struct, frozen=True):
         return Path(found.stdout) if found.returncode else None
 
 
+def reason(stderr: str) -> str:
+    """The line in which a program says why it failed: the first with an error, else the last."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()] or ["it gave no reason"]
+    return next((line for line in lines if SAYS_WHY.search(line)), lines[-1])
+
+
 def environment() -> dict[str, str]:
     """What PostgreSQL's programs get to see: English messages, UTC, nothing that steers libpq or the server."""
     return {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {"LC_ALL": "C", "TZ": "UTC"}
@@ -135,6 +143,5 @@ def _create() -> Account:
     # Looked up even after a failure: another service may have created it in the same moment.
     account = _lookup()
     if account is None:
-        reason = made.stderr.strip().splitlines() or [f"{argv[0]} failed"]
-        raise CannotStart(f"PostgreSQL refuses root, and the account {ACCOUNT} cannot be created: {reason[-1]}")
+        raise CannotStart(f"PostgreSQL refuses root, and {argv[0]} cannot create {ACCOUNT}: {reason(made.stderr)}")
     return account

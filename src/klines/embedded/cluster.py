@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from klines.embedded.account import Account, our_account
+from klines.embedded.account import Account, our_account, reason
 from klines.embedded.directory import DataDirectory, give, refused, replace_file
 from klines.embedded.installation import Installation
 from klines.errors import CannotStart
@@ -79,11 +79,10 @@ def _initialise(place: DataDirectory, installation: Installation, account: Accou
     unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED_PREFIX, dir=place.path))
     try:
         give(unfinished, account)
-        command = [installation.binary("initdb"), f"--pgdata={unfinished}", *INITDB_OPTIONS]
+        command = [str(installation.binary("initdb")), f"--pgdata={unfinished}", *INITDB_OPTIONS]
         made = account.run(command, seconds=INITDB_SECONDS)
         if made.returncode:
-            reason = (made.stderr.strip().splitlines() or ["it gave no reason"])[-1]
-            raise CannotStart(f"{place.cluster}: initdb failed: {reason}")
+            raise CannotStart(f"{place.cluster}: initdb failed: {reason(made.stderr)}")
         unfinished.rename(place.cluster)
         _sync(place.path)
     finally:
@@ -149,6 +148,6 @@ def postmaster_command(
 
 def _wal_compression(place: DataDirectory, installation: Installation, account: Account) -> str:
     """The best method that this build knows; the server itself is asked."""
-    ask = [installation.binary("postgres"), "-D", place.cluster, "-C", "wal_compression", "-c"]
+    ask = [str(installation.binary("postgres")), "-D", str(place.cluster), "-C", "wal_compression", "-c"]
     known = (m for m in ("lz4", "pglz") if account.run([*ask, f"wal_compression={m}"]).returncode == 0)
     return next(known, "off")

@@ -71,9 +71,9 @@ class DataDirectory(msgspec.Struct, frozen=True):
 
     def prepare(self, account: Account) -> None:
         """Create what is missing and check what is there; raises `CannotStart`."""
-        _refuse_closed(account, [above for above in reversed(self.path.parents) if above.is_dir()])
         mode = 0o711 if account.switched else 0o700
         with refused(self.path):
+            _refuse_closed(account, [above for above in reversed(self.path.parents) if above.is_dir()])
             for missing in reversed([d for d in (self.path, *self.path.parents) if not os.path.lexists(d)]):
                 missing.mkdir()
                 missing.chmod(mode)
@@ -170,14 +170,15 @@ def give(directory: Path, account: Account) -> None:
 
 def replace_file(path: Path, text: str, mode: int, group: int = -1) -> None:
     """Write `path` whole or not at all, with `mode` from its first byte on; raises `OSError`."""
-    opened, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    with open(opened, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
+    new = path.with_name(f".{path.name}.new")
+    opened = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(opened, "w", encoding="utf-8") as file:
         os.fchown(opened, -1, group)
         os.fchmod(opened, mode)
+        file.write(text)
+        file.flush()
         os.fsync(opened)
-    Path(name).replace(path)
+    new.replace(path)
 
 
 def _socket_fits(directory: Path) -> bool:

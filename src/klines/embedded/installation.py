@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from klines.embedded.account import Account, our_account
+from klines.embedded.account import Account, our_account, reason
 from klines.embedded.directory import refused
 from klines.errors import CannotStart
 
@@ -51,6 +51,8 @@ class Installation(msgspec.Struct, frozen=True):
 
     def usable_by(self, account: Account) -> bool:
         """Whether the account can run the programs and read what they load."""
+        if not account.switched:
+            return True
         loaded = [self.root / "share" / "postgres.bki", self.root / "share" / "extension" / "plpgsql.control"]
         try:
             ran = [account.run([self.binary(name), "--version"]).returncode for name in ("postgres", "initdb", "psql")]
@@ -70,8 +72,7 @@ def wheel_installation() -> Installation:
     told = our_account().run([root / "bin" / "postgres", "--version"])
     version = re.search(r"\d+\.\d+", told.stdout)
     if told.returncode or version is None:
-        reason = (told.stderr.strip().splitlines() or ["says no version"])[-1]
-        raise CannotStart(f"the embedded PostgreSQL does not run here: {reason}")
+        raise CannotStart(f"the embedded PostgreSQL does not run here: {reason(told.stderr)}")
     return Installation(root, version.group())
 
 

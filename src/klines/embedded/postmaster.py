@@ -30,8 +30,7 @@ FAST_STOP_SECONDS = 60.0
 IMMEDIATE_STOP_SECONDS = 20.0
 SURVIVOR_SECONDS = 5.0
 TAIL_BYTES = 64 * 1024
-FAILURE = re.compile(r"(?:FATAL|PANIC|ERROR):\s+(.*)")
-NOT_A_FAILURE = "the database system is"
+FAILURE = re.compile(r"(?:(?:FATAL|PANIC|ERROR):\s+(?!the database system is)|LOG:\s+(?=could not bind))(.*)")
 
 log = logging.getLogger("klines.embedded")
 
@@ -57,10 +56,7 @@ class Postmaster:
         """Whether the process still runs; a zombie does not."""
         if self.child is not None:
             return self.child.poll() is None
-        try:
-            return self.process.is_running() and self.process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
+        return _lives(self.process)
 
     def wait_ready(self, log_file: Path) -> bool:
         """Wait until it accepts connections (true) or has ended (false), and tell every few seconds what it does."""
@@ -88,12 +84,11 @@ class Postmaster:
             log.warning("PostgreSQL, pid %d, still runs %.0f s after %s", self.process.pid, seconds, name)
 
     def _ended_within(self, seconds: float) -> bool:
+        if self.child is None:
+            return not _left_after([self.process], seconds)
         try:
-            if self.child is not None:
-                self.child.wait(seconds)
-            else:
-                self.process.wait(seconds)
-        except (subprocess.TimeoutExpired, psutil.TimeoutExpired):
+            self.child.wait(seconds)
+        except subprocess.TimeoutExpired:
             return False
         return True
 
@@ -104,7 +99,7 @@ def read_pid_file(cluster: Path) -> PidFile | None:
         opened = os.open(cluster / "postmaster.pid", os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
         return None
-    with open(opened, encoding="utf-8", errors="surrogateescape") as file:
+    with os.fdopen(opened, encoding="utf-8", errors="surrogateescape") as file:
         lines = [*file.read(TAIL_BYTES).splitlines(), *[""] * 8]
     try:
         return PidFile(int(lines[0]), int(lines[3]), Path(lines[4]), lines[7].strip())
@@ -166,6 +161,22 @@ def _same_command(postmaster: Postmaster, command: Sequence[str]) -> bool:
         return False
 
 
+def _lives(process: psutil.Process) -> bool:
+    """Whether it runs; a zombie does not, and in a container nobody may ever collect it."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _left_after(processes: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Which of them still run when `seconds` are over; returns at once when none does."""
+    deadline = time.monotonic() + seconds
+    while (left := [process for process in processes if _lives(process)]) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    return left
+
+
 def _works_in(process: psutil.Process, cluster: Path) -> bool:
     try:
         return process.name() == "postgres" and process.cwd() == os.path.realpath(cluster)
@@ -178,19 +189,29 @@ def _clear_remains(place: DataDirectory) -> None:
 
     Files with a dead pid stay: PostgreSQL handles those itself, and checks shared memory by them.
     """
-    survivors = [p for p in psutil.process_iter() if _works_in(p, place.cluster)]
-    _, left = psutil.wait_procs(survivors, timeout=SURVIVOR_SECONDS)
+    left = _left_after([p for p in psutil.process_iter() if _works_in(p, place.cluster)], SURVIVOR_SECONDS)
     for number in (signal.SIGQUIT, signal.SIGKILL):
         for process in left:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
-        _, left = psutil.wait_procs(left, timeout=SURVIVOR_SECONDS)
+        left = _left_after(left, SURVIVOR_SECONDS)
     if left:
         raise CannotStart(f"{place.cluster}: still used by process {left[0].pid}, which cannot be ended")
     for lock in (place.cluster / "postmaster.pid", *place.sockets.glob(".s.PGSQL.*.lock")):
-        if psutil.pid_exists(_first_number(lock)):
+        if _is_somebody_elses(_first_number(lock), place.cluster):
             log.info("removing %s: its pid belongs to another program now", lock)
             lock.unlink(missing_ok=True)
+
+
+def _is_somebody_elses(pid: int, cluster: Path) -> bool:
+    """Whether the pid is taken by what certainly is no server of this cluster, or by a dead one nobody collected."""
+    try:
+        process = psutil.Process(pid)
+        return process.name() != "postgres" or process.cwd() != os.path.realpath(cluster)
+    except psutil.ZombieProcess:
+        return True
+    except (psutil.Error, ValueError):
+        return False
 
 
 def _first_number(path: Path) -> int:
@@ -213,7 +234,8 @@ def tail(log_file: Path, start: int = 0) -> list[str]:
 
 
 def _failure(log_file: Path, start: int) -> str:
-    """The last failure in the log, else its last line."""
+    """The last failure in the log, else its last line; a taken port is told by the line that names it."""
     lines = tail(log_file, start)
-    failures = [m.group(1) for m in map(FAILURE.search, lines) if m and not m.group(1).startswith(NOT_A_FAILURE)]
-    return (failures or lines or ["it left no message"])[-1]
+    failures = [found.group(1) for found in map(FAILURE.search, lines) if found]
+    taken = [failure for failure in failures if failure.startswith("could not bind")]
+    return (taken or failures or lines or ["it left no message"])[-1]

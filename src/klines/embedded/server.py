@@ -18,7 +18,7 @@ from types import MappingProxyType, TracebackType
 from typing import Self
 from urllib.parse import quote
 
-from klines.embedded.account import our_account, server_account
+from klines.embedded.account import our_account, reason, server_account
 from klines.embedded.cluster import ROLE, SOCKET_PORT, ensure_cluster, postmaster_command
 from klines.embedded.directory import DataDirectory
 from klines.embedded.installation import Installation, discard_other_copies, installation_for
@@ -28,10 +28,10 @@ from klines.errors import CannotStart
 DATABASE = "klines"
 MUST_BE_ON = ("fsync", "full_page_writes", "synchronous_commit", "data_checksums")
 SCRAM_ROUNDS = 4096
-PREPARE = f"""\
-SELECT 'CREATE DATABASE {DATABASE}' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{DATABASE}') \\gexec
-\\connect {DATABASE}
-SELECT name FROM pg_settings WHERE name = ANY ('{{{",".join(MUST_BE_ON)}}}') AND setting = 'on';
+PREPARE = """\
+SELECT 'CREATE DATABASE klines' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'klines') \\gexec
+\\connect klines
+SELECT name FROM pg_settings WHERE setting = 'on';
 """
 
 
@@ -88,20 +88,19 @@ class EmbeddedServer:
         kept = self._psql("postgres", PREPARE).split()
         off = [name for name in MUST_BE_ON if name not in kept]
         if off:
-            raise CannotStart(f"{self._place.path}: the server runs with {off[0]} off, which would lose trades")
+            raise CannotStart(f"{self._place.path}: the server runs with {', '.join(off)} off, which can lose trades")
 
     def _let_in_by_password(self, password: str) -> None:
         # A verifier, not the password: a statement can end up in a log.
-        self._psql("postgres", f"ALTER ROLE {ROLE} PASSWORD '{scram_verifier(password)}';")  # noqa: S608
+        self._psql("postgres", f"ALTER ROLE {ROLE} PASSWORD '{scram_verifier(password)}';")
         self.tcp_url = f"postgresql://{ROLE}:{password}@127.0.0.1:{self._tcp_port}/{DATABASE}"
 
     def _psql(self, database: str, script: str) -> str:
         url = _socket_url(self._place.sockets, self._tcp_port or SOCKET_PORT, database)
-        command = [self.binary("psql"), "-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1", url]
+        command = [str(self.binary("psql")), "-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1", url]
         done = our_account().run(command, text=script)
         if done.returncode:
-            reason = (done.stderr.strip().splitlines() or ["psql failed"])[-1]
-            raise CannotStart(f"{self._place.path}: the server cannot be used: {reason}")
+            raise CannotStart(f"{self._place.path}: the server cannot be used: {reason(done.stderr)}")
         return done.stdout
 
 

@@ -22,6 +22,7 @@ from sqlalchemy import (
 from sqlalchemy import Interval as Span
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from klines.gaps import Bar
 from klines.interval import Interval
 from klines.queries.window import MOMENT, Shape, Window
 from klines.queries.wire import Column, decimal_text, epoch_ms, json_array, json_object, quoted
@@ -37,14 +38,6 @@ class Page(NamedTuple):
     last_open_ms: int | None
 
 
-class Row(NamedTuple):
-    """One bar: open time, closing price and the whole as JSON."""
-
-    open_ms: int
-    close: str
-    json: str
-
-
 async def page(connection: AsyncConnection, token_id: int, interval: Interval, window: Window, now: datetime) -> Page:
     """The bars of a window in one text."""
     values = window.values(token_id) | {"now": now}
@@ -54,10 +47,10 @@ async def page(connection: AsyncConnection, token_id: int, interval: Interval, w
 
 async def rows(
     connection: AsyncConnection, token_id: int, interval: Interval, window: Window, now: datetime
-) -> list[Row]:
+) -> list[Bar]:
     """The bars of a window one by one, ascending."""
     values = window.values(token_id) | {"now": now}
-    return [Row(*row) for row in await connection.execute(_rows(interval, window.shape), values)]
+    return [Bar(*row) for row in await connection.execute(_rows(interval, window.shape), values)]
 
 
 # Built once per interval and shape: building one takes longer than running it.

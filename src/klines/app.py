@@ -1,0 +1,89 @@
+"""The composition root: the one module that knows all parts; one lifespan opens them and, left, closes them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from litestar import Litestar
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.types import ASGIApp
+
+from klines import __version__, migrations
+from klines.database import open_engine, open_writers
+from klines.errors import CannotStart, KlinesError
+from klines.feeds.mock import run_mock_feed
+from klines.settings import Settings, read_settings
+from klines.web import health, klines, problem, tokens, trades
+from klines.web.gate import gate
+from klines.web.services import Services
+from klines.writer import TradeWriter
+
+WRITERS = 4
+
+logger = logging.getLogger("klines")
+
+
+def create_app(settings: Settings) -> ASGIApp:
+    """The ASGI application for a migrated database at `settings.database_url`."""
+    app = Litestar(
+        route_handlers=[
+            klines.get_klines,
+            trades.get_trades,
+            trades.post_trades,
+            tokens.get_tokens,
+            tokens.get_token,
+            tokens.put_token,
+            health.get_live,
+            health.get_ready,
+        ],
+        lifespan=[lambda app: _lifespan(app, settings)],
+        dependencies={"services": Provide(_services, sync_to_thread=False)},
+        exception_handlers={
+            KlinesError: problem.from_klines_error,
+            HTTPException: problem.from_http_exception,
+            Exception: problem.from_anything,
+        },
+        openapi_config=OpenAPIConfig(
+            title="klines",
+            version=__version__,
+            path="/schema",
+            render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
+            use_handler_docstrings=True,
+        ),
+        logging_config=None,
+    )
+    return gate(app)
+
+
+def create_from_environment() -> ASGIApp:
+    """The application as a server process makes it; the supervisor has put the database's address in place."""
+    return create_app(read_settings(os.environ))
+
+
+@asynccontextmanager
+async def _lifespan(app: Litestar, settings: Settings) -> AsyncIterator[None]:
+    if not settings.database_url:
+        raise CannotStart("DATABASE_URL: the application needs a database; `klines serve` starts an embedded one")
+    async with AsyncExitStack() as stack:
+        schema = await migrations.check(settings.database_url)
+        engine = await stack.enter_async_context(open_engine(settings.database_url, settings.klines_pool_size))
+        pool = await stack.enter_async_context(open_writers(settings.database_url, WRITERS))
+        writer = TradeWriter(pool, register=settings.klines_register_tokens)
+        if settings.mock_data_interval:
+            await stack.enter_async_context(run_mock_feed(settings, engine, writer))
+        app.state.services = Services(engine, writer, settings, schema, {})
+        if schema.profile:
+            logger.info("storage profile %s: %s", *schema.profile)
+        yield
+
+
+def _services(state: State) -> Services:
+    services: Services = state.services
+    return services

@@ -1,0 +1,1 @@
+"""The commands of `klines`, one module each."""

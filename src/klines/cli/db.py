@@ -1,0 +1,73 @@
+"""`klines db`: the schema, the address, and a shell on the database."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import click
+
+from klines import migrations
+from klines.cli.target import running_database, target_database
+from klines.embedded import EmbeddedServer, running_url, wheel_binary
+from klines.errors import CannotStart
+from klines.settings import read_settings
+
+
+@click.group("db")
+def db_group() -> None:
+    """The database: upgrade, status, url, psql."""
+
+
+@db_group.command("upgrade")
+def upgrade_command() -> None:
+    """Bring the schema to the newest revision."""
+    settings = read_settings(os.environ)
+    url = settings.database_url or running_url(settings.data_dir)
+    if url:
+        _tell(asyncio.run(migrations.upgrade(url, settings.klines_storage_profile)))
+        return
+    with EmbeddedServer(settings.data_dir, settings.klines_postgres_port) as server:
+        _tell(asyncio.run(migrations.upgrade(server.url, settings.klines_storage_profile)))
+
+
+@db_group.command("status")
+def status_command() -> None:
+    """Say which revision and which storage profile the database has; exit 1 when it is not the newest."""
+    found = asyncio.run(migrations.status(running_database(read_settings(os.environ))))
+    _tell(found)
+    if found.current != found.newest:
+        raise SystemExit(1)
+
+
+@db_group.command("url")
+def url_command() -> None:
+    """Print the address that psql, Grafana or a notebook connects to."""
+    click.echo(running_database(read_settings(os.environ)))
+
+
+@db_group.command("psql", context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def psql_command(arguments: tuple[str, ...]) -> None:
+    """Open psql on the database; ARGUMENTS go to psql."""
+    with target_database() as url:
+        raise SystemExit(subprocess.run([_psql(), url, *arguments], check=False).returncode)  # noqa: S603
+
+
+def _psql() -> str:
+    try:
+        binary: Path | str | None = wheel_binary("psql")
+    except CannotStart:
+        binary = shutil.which("psql")
+    if not binary:
+        raise CannotStart("psql: not found, neither with the embedded server nor on the PATH")
+    return str(binary)
+
+
+def _tell(found: migrations.Status) -> None:
+    click.echo(f"revision {found.current or 'none'} of {found.newest}")
+    if found.profile:
+        click.echo(f"storage profile {found.profile.profile}: {found.profile.reason}")

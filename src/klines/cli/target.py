@@ -1,0 +1,53 @@
+"""The database that a command works on: DATABASE_URL, or the embedded server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from klines import migrations
+from klines.embedded import EmbeddedServer, running_url
+from klines.errors import NotFound
+from klines.settings import Settings, read_settings
+
+logger = logging.getLogger("klines")
+
+
+@contextmanager
+def owned_database(settings: Settings) -> Iterator[str]:
+    """URL of the database that this process serves: as given, or an embedded server that runs as long as we do.
+
+    The embedded database is brought to the newest revision; one that was given must already be there.
+    """
+    if settings.database_url:
+        asyncio.run(migrations.check(settings.database_url))
+        yield settings.database_url
+        return
+    with EmbeddedServer(settings.data_dir, settings.klines_postgres_port) as server:
+        asyncio.run(migrations.upgrade(server.url, settings.klines_storage_profile))
+        logger.info("embedded PostgreSQL in %s", settings.data_dir)
+        yield server.url
+
+
+@contextmanager
+def target_database() -> Iterator[str]:
+    """URL of the database that a passing command works on: a running service's if there is one."""
+    settings = read_settings(os.environ)
+    beside = None if settings.database_url else running_url(settings.data_dir)
+    if beside:
+        asyncio.run(migrations.check(beside))
+        yield beside
+        return
+    with owned_database(settings) as url:
+        yield url
+
+
+def running_database(settings: Settings) -> str:
+    """URL of a database that runs already; starts nothing, raises `NotFound`."""
+    url = settings.database_url or running_url(settings.data_dir)
+    if not url:
+        raise NotFound(f"no embedded server runs in {settings.data_dir}; `klines serve` starts it")
+    return url

@@ -1,0 +1,115 @@
+"""The rows of a CSV or JSONL text: for each its line and the texts of the wanted columns.
+
+A row that cannot be read is added to the faults and yields None, so that every row is counted by whoever reads.
+Where the rows' own bounds are in doubt (quotes), the file is refused with a `BadRequest`.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from operator import itemgetter
+from typing import Literal, Protocol
+
+import msgspec
+
+from klines.errors import echo
+from klines.importer.faults import Faults
+from klines.importer.source import Source, refusal
+
+Format = Literal["csv", "jsonl"]
+Row = tuple[int, tuple[str, ...] | None]
+
+DELIMITERS = ",;\t|"
+
+_raw_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_text = msgspec.json.Decoder(str)
+
+
+class Rows(Protocol):
+    """The rows of a file; `names` are its columns."""
+
+    names: Sequence[str]
+
+    def values(self, columns: Sequence[str], faults: Faults) -> Iterator[Row]:
+        """The line of every row and its texts of `columns`; more than one column, each one of `names`."""
+
+
+def open_rows(source: Source, form: Format | None, delimiter: str | None) -> Rows:
+    """The rows behind the header or the first object; raises `BadRequest`. The form is guessed unless given."""
+    lines = source.lines()
+    for number, first in enumerate(lines, start=1):
+        if first.strip():
+            break
+    else:
+        raise refusal(source.name, "is empty")
+    if form == "jsonl" or (form is None and first.lstrip().startswith("{")):
+        return _JsonRows(source.name, number, first, lines)
+    return _CsvRows(source.name, number, first, lines, delimiter or _delimiter_of(first))
+
+
+def _delimiter_of(header: str) -> str:
+    return max(DELIMITERS, key=lambda delimiter: len(next(csv.reader([header], delimiter=delimiter))))
+
+
+class _CsvRows:
+    def __init__(self, file: str, number: int, first: str, lines: Iterator[str], delimiter: str) -> None:
+        self._file = file
+        self._before = number - 1
+        self._reader = csv.reader(chain([first], lines), delimiter=delimiter, strict=True)
+        self.names = next(self._rows())[1]
+        name, times = Counter(self.names).most_common(1)[0]
+        if times > 1:
+            raise refusal(file, f"{echo(name)} is the name of {times} columns", number)
+
+    def values(self, columns: Sequence[str], faults: Faults) -> Iterator[Row]:
+        width = len(self.names)
+        pick = itemgetter(*map(self.names.index, columns))
+        for line, row in self._rows():
+            if len(row) == width:
+                yield line, pick(row)
+            elif row:
+                faults.add(line, f"has {len(row)} fields, the header has {width}")
+                yield line, None
+
+    def _rows(self) -> Iterator[tuple[int, list[str]]]:
+        reader, before = self._reader, self._before
+        line = before + reader.line_num + 1
+        try:
+            for row in reader:
+                yield line, row
+                line = before + reader.line_num + 1
+        except csv.Error as error:
+            reason = str(error)
+            rule = "a quote is opened and not closed" if "unexpected end" in reason else reason
+            raise refusal(self._file, f"cannot be read as CSV: {rule}", line) from None
+
+
+class _JsonRows:
+    def __init__(self, file: str, number: int, first: str, lines: Iterator[str]) -> None:
+        self._number = number
+        self._lines = chain([first], lines)
+        try:
+            self.names = list(_raw_object.decode(first))
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise refusal(file, f"must be a JSON object: {_reason(error)}", number) from None
+
+    def values(self, columns: Sequence[str], faults: Faults) -> Iterator[Row]:
+        fields = [f"_{number}" for number in range(len(columns))]
+        shape = msgspec.defstruct(
+            "Item",
+            [(field, msgspec.Raw, msgspec.field(default=msgspec.Raw(b""))) for field in fields],
+            rename=dict(zip(fields, columns, strict=True)),
+            gc=False,
+        )
+        decode = msgspec.json.Decoder(shape).decode
+        for line, text in enumerate(self._lines, start=self._number):
+            if text.isspace():
+                continue
+            try:
+                yield line, tuple(map(_value, msgspec.structs.astuple(decode(text))))
+            except (msgspec.DecodeError, RecursionError) as error:
+                faults.add(line, f"must be a JSON object: {_reason(error)}")
+                yield line, None

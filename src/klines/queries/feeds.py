@@ -1,0 +1,37 @@
+"""How far the trades of a token have come."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from sqlalchemy import Text, bindparam, column, select, table
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from klines.queries.wire import decimal_text, epoch_us
+from klines.tables import tokens
+
+
+class Last(NamedTuple):
+    """The last trade of a token by (time, trade_id); the price is exact text."""
+
+    symbol: str
+    trade_id: int
+    time_us: int
+    price: str
+
+
+async def last_trades(connection: AsyncConnection, symbols: Collection[str]) -> dict[str, Last]:
+    """The last trade of each of these tokens that has one, by symbol."""
+    feeds = table(
+        "feeds",
+        *map(column, ("token_id", "last_trade_id", "last_time", "last_price")),
+        schema="klines_internal",
+    )
+    statement = (
+        select(tokens.c.symbol, feeds.c.last_trade_id, epoch_us(feeds.c.last_time), decimal_text(feeds.c.last_price))
+        .join_from(tokens, feeds, tokens.c.token_id == feeds.c.token_id)
+        .where(tokens.c.symbol.in_(bindparam("symbols", type_=Text, expanding=True)))
+    )
+    rows = await connection.execute(statement, {"symbols": list(symbols)})
+    return {row[0]: Last(*row) for row in rows}

@@ -1,0 +1,1 @@
+"""The HTTP interface: routes, their parameters, and errors as problem documents."""

@@ -1,0 +1,121 @@
+"""`GET /api/v1/klines/{token_symbol}`: bars of a range, the open one included."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+import msgspec
+from litestar import Request, Response, get
+from litestar.openapi.datastructures import ResponseSpec
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from klines.database import reading
+from klines.errors import BadRequest
+from klines.gaps import FILLS, Fill, filled, grid
+from klines.interval import NAMES, Interval, parse_interval
+from klines.queries import klines
+from klines.queries.window import Window
+from klines.timestamp import to_us
+from klines.web.parameters import choice, documented, integer, moment, read
+from klines.web.schemas import KlinesAnswer
+from klines.web.services import Services
+
+RULES = (
+    choice("interval", "width of a bar", NAMES, "1m", parse_interval),
+    integer("limit", "most bars in the answer", default=100, low=1, high=5000),
+    moment("from", "first open time, epoch milliseconds or ISO-8601 with an offset"),
+    moment("to", "end of the open times, exclusive"),
+    choice("fill", "what stands for a bucket without trades", FILLS, "none"),
+)
+
+
+class Query(NamedTuple):
+    """A checked request for bars; times in epoch microseconds."""
+
+    interval: Interval
+    limit: int
+    from_us: int | None
+    to_us: int | None
+    fill: Fill
+
+
+@get(
+    "/api/v1/klines/{token_symbol:str}",
+    operation_class=documented(RULES),
+    responses={200: ResponseSpec(KlinesAnswer, description="Bars, ascending by open time")},
+    summary="Bars of a token",
+)
+async def get_klines(request: Request[Any, Any, Any], token_symbol: str, services: Services) -> Response[bytes]:
+    """`[from, to)` is compared with open times. Without `from` the latest `limit` bars, with it the oldest."""
+    query = Query(*read(request.scope["query_string"], RULES).values())
+    refuse_reversed(query.from_us, query.to_us)
+    now = services.now()
+    async with reading(services.engine) as connection:
+        symbol, token_id = await services.token(connection, token_symbol)
+        page = await _page(connection, token_id, query, now)
+    body = b'{"symbol":%b,"interval":"%b","klines":[%b]}' % (
+        msgspec.json.encode(symbol),
+        query.interval.value.encode(),
+        page.json.encode(),
+    )
+    return cacheable(request, body, _cache_control(services, query, page, now))
+
+
+def refuse_reversed(from_us: int | None, to_us: int | None) -> None:
+    """Raise `BadRequest` for a range that ends before it begins."""
+    if from_us is not None and to_us is not None and from_us > to_us:
+        raise BadRequest("from lies after to", code="range_reversed")
+
+
+def cacheable(request: Request[Any, Any, Any], body: bytes, cache_control: str | None) -> Response[bytes]:
+    """The answer with an ETag, or 304 if the client has it; `no-store` where it may change at any moment."""
+    if cache_control is None:
+        return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
+    etag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
+    headers = {"ETag": etag, "Cache-Control": cache_control}
+    known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    if etag in known or "*" in known:
+        return Response(b"", status_code=304, headers=headers)
+    return Response(body, media_type="application/json", headers=headers)
+
+
+async def _page(connection: AsyncConnection, token_id: int, query: Query, now: datetime) -> klines.Page:
+    window = Window(query.limit, query.from_us, query.to_us)
+    if query.fill == "none":
+        return await klines.page(connection, token_id, query.interval, window, now)
+    oldest = await klines.rows(connection, token_id, query.interval, Window(1, from_us=0), now)
+    if not oldest:
+        return klines.Page("", None)
+    newest = await klines.rows(connection, token_id, query.interval, Window(1), now)
+    now_ms = to_us(now) // 1000
+    buckets = grid(
+        query.interval,
+        query.limit,
+        None if query.from_us is None else -(-query.from_us // 1000),
+        None if query.to_us is None else -(-query.to_us // 1000),
+        first_ms=oldest[0].open_ms,
+        last_ms=newest[0].open_ms,
+        now_ms=now_ms,
+    )
+    if buckets.first_ms >= buckets.end_ms:
+        return klines.Page("", None)
+    inside = Window(query.limit, buckets.first_ms * 1000, buckets.end_ms * 1000)
+    bars = await klines.rows(connection, token_id, query.interval, inside, now)
+    before = []
+    if not bars or bars[0].open_ms > buckets.first_ms:
+        before = await klines.rows(connection, token_id, query.interval, Window(1, to_us=buckets.first_ms * 1000), now)
+    previous = before[0].close if before else None
+    text = ",".join(filled(bars, buckets, previous, query.fill, now_ms))
+    return klines.Page(text, buckets.end_ms - query.interval.milliseconds)
+
+
+def _cache_control(services: Services, query: Query, page: klines.Page, now: datetime) -> str | None:
+    now_us = to_us(now)
+    if page.last_open_ms is None or (page.last_open_ms + query.interval.milliseconds) * 1000 > now_us:
+        return None
+    # A range that ends in the past changes only by late trades; any other gets a new bar by itself.
+    if services.settings.klines_closed_max_age and query.to_us is not None and query.to_us <= now_us:
+        return f"public, max-age={services.settings.klines_closed_max_age}"
+    return "public, no-cache"

@@ -1,0 +1,74 @@
+"""Errors as `application/problem+json` (RFC 9457): `{type, title, status, detail, code, errors?}`.
+
+`code` is stable. What is not raised on purpose says nothing of itself but that it happened, and is logged.
+"""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+
+from klines.errors import ItemError, KlinesError, Unavailable
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_SECONDS = 1
+
+logger = logging.getLogger("klines.web")
+
+
+class Problem(msgspec.Struct, kw_only=True):
+    """The body of every answer that is not a success; `about:blank` is RFC 9457's type without a page of its own."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: tuple[ItemError, ...] | msgspec.UnsetType = msgspec.UNSET
+
+
+CODES = {
+    400: "bad_request",
+    404: "route_unknown",
+    405: "method_not_allowed",
+    406: "not_acceptable",
+    413: "body_too_large",
+    415: "media_type_unsupported",
+}
+
+
+def from_klines_error(_: Request[Any, Any, Any], error: KlinesError) -> Response[bytes]:
+    """An error that the service raised on purpose."""
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.warning("%s: %s", error.code, error.detail)
+    headers = {"Retry-After": str(RETRY_SECONDS)} if isinstance(error, Unavailable) else {}
+    problem = Problem(title=error.title, status=error.status, detail=error.detail, code=error.code)
+    if error.errors:
+        problem.errors = error.errors
+    return _answer(problem, headers)
+
+
+def from_http_exception(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    """An error of the framework: no such route or method, a body that is too large."""
+    status = error.status_code
+    headers = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}
+    phrase = HTTPStatus(status).phrase
+    code = CODES.get(status, "http_error")
+    return _answer(Problem(title=phrase, status=status, detail=error.detail or phrase, code=code), headers)
+
+
+def from_anything(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """A fault of ours: logged with its traceback, told without it."""
+    logger.error("unexpected error in %s %s", request.method, request.url.path, exc_info=error)
+    detail = "something went wrong on our side"
+    return _answer(Problem(title="Internal error", status=500, detail=detail, code="internal"))
+
+
+def _answer(problem: Problem, headers: dict[str, str] | None = None) -> Response[bytes]:
+    body = msgspec.json.encode(problem)
+    return Response(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)

@@ -1,0 +1,76 @@
+"""`/api/v1/trades`: trades in, and stored trades of a range out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from litestar import Request, Response, get, post
+from litestar.openapi.datastructures import ResponseSpec
+
+from klines.database import reading
+from klines.errors import BadRequest, UnsupportedMediaType, echo
+from klines.models import Receipt, Trade
+from klines.queries import trades
+from klines.queries.window import Window
+from klines.trade_input import trades_of_json, trades_of_ndjson
+from klines.trade_rules import TradeRules
+from klines.web.klines import refuse_reversed
+from klines.web.parameters import documented, integer, moment, read
+from klines.web.schemas import TradesAnswer
+from klines.web.services import Services
+
+MAX_BODY = 32 * 1024 * 1024
+
+RULES = (
+    integer("limit", "most trades in the answer", default=100, low=1, high=5000),
+    moment("from", "first time, epoch milliseconds or ISO-8601 with an offset"),
+    moment("to", "end of the times, exclusive"),
+)
+
+
+@get(
+    "/api/v1/trades/{token_symbol:str}",
+    operation_class=documented(RULES),
+    responses={200: ResponseSpec(TradesAnswer, description="Trades, ascending by (time, trade_id)")},
+    summary="Stored trades of a token",
+)
+async def get_trades(request: Request[Any, Any, Any], token_symbol: str, services: Services) -> Response[bytes]:
+    """`[from, to)` as for bars: without `from` the latest `limit` trades, with it the oldest."""
+    limit, from_us, to_us = read(request.scope["query_string"], RULES).values()
+    refuse_reversed(from_us, to_us)
+    async with reading(services.engine) as connection:
+        symbol, token_id = await services.token(connection, token_symbol)
+        page = await trades.page(connection, token_id, Window(limit, from_us, to_us))
+    body = b'{"symbol":%b,"trades":[%b]}' % (msgspec.json.encode(symbol), page.encode())
+    return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+@post(
+    "/api/v1/trades",
+    status_code=200,
+    request_max_body_size=MAX_BODY,
+    responses={200: ResponseSpec(Receipt, description="Stored, on disk")},
+    summary="Store trades",
+)
+async def post_trades(request: Request[Any, Any, Any], services: Services) -> Response[Receipt]:
+    """`{"trades": [...]}` (10,000 at most) or NDJSON (100,000 lines). All of it is stored or nothing."""
+    read(request.scope["query_string"], ())
+    batch = await _batch(request, TradeRules(services.settings.klines_max_future_seconds))
+    return Response(await services.writer.write(batch))
+
+
+async def _batch(request: Request[Any, Any, Any], rules: TradeRules) -> list[Trade]:
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise UnsupportedMediaType(f"content-encoding {echo(encoding)}: send it uncompressed", code="encoding")
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type not in {"application/json", "application/x-ndjson"}:
+        raise UnsupportedMediaType(
+            f"content-type {echo(media_type)}: must be application/json or application/x-ndjson",
+            code="media_type_unsupported",
+        )
+    body = await request.body()
+    if not body.strip():
+        raise BadRequest("the body is empty", code="body_empty")
+    return trades_of_json(body, rules) if media_type == "application/json" else trades_of_ndjson(body, rules)
