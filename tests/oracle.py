@@ -1,0 +1,65 @@
+"""What bars must be, said once more and independently: a fold over trades in Decimal, without SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import NamedTuple
+
+from klines.models import Trade
+
+SECONDS = {"1s": 1, "1m": 60, "5m": 300, "15m": 900, "1h": 3600, "4h": 14400, "1d": 86400}
+
+
+class Bar(NamedTuple):
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    volume: Decimal
+    quote_volume: Decimal
+    trades: int
+    buy_volume: Decimal
+    buy_quote_volume: Decimal
+    first_trade_id: int
+    last_trade_id: int
+
+
+def stored(tape: Iterable[Trade]) -> list[Trade]:
+    """The trades that a database keeps of a tape: of one identity the first."""
+    kept: dict[tuple[str, int, int], Trade] = {}
+    for trade in tape:
+        kept.setdefault((trade.symbol, trade.trade_id, trade.time_us), trade)
+    return list(kept.values())
+
+
+def fold(trades: Iterable[Trade], interval: str) -> dict[int, Bar]:
+    """Bars by open time in epoch microseconds."""
+    width = SECONDS[interval] * 1_000_000
+    buckets: dict[int, list[Trade]] = {}
+    for trade in sorted(trades, key=lambda trade: (trade.time_us, trade.trade_id)):
+        buckets.setdefault(trade.time_us // width * width, []).append(trade)
+    return {opened: _bar(inside) for opened, inside in sorted(buckets.items())}
+
+
+def _bar(trades: list[Trade]) -> Bar:
+    prices = [Decimal(trade.price) for trade in trades]
+    amounts = [Decimal(trade.amount) for trade in trades]
+    bought = [trade.side == "buy" for trade in trades]
+    return Bar(
+        open=prices[0],
+        high=max(prices),
+        low=min(prices),
+        close=prices[-1],
+        volume=sum(amounts, Decimal(0)),
+        quote_volume=_sum(zip(prices, amounts, strict=True)),
+        trades=len(trades),
+        buy_volume=sum((amount for amount, buy in zip(amounts, bought, strict=True) if buy), Decimal(0)),
+        buy_quote_volume=_sum(pair for pair, buy in zip(zip(prices, amounts, strict=True), bought, strict=True) if buy),
+        first_trade_id=trades[0].trade_id,
+        last_trade_id=trades[-1].trade_id,
+    )
+
+
+def _sum(pairs: Iterable[tuple[Decimal, Decimal]]) -> Decimal:
+    return sum((price * amount for price, amount in pairs), Decimal(0))
