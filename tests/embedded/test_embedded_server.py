@@ -16,7 +16,6 @@ import socket
 import stat
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -135,17 +134,21 @@ def refusal(data_dir: Path, tcp_port: int = 0, options: dict[str, str] | None = 
     return caught.value.detail
 
 
+def import_path() -> str:
+    """Where another Python finds this checkout and what it needs."""
+    return os.pathsep.join(str(Path(str(package.__file__)).parents[1]) for package in (klines, psutil))
+
+
 @contextmanager
 def service(data_dir: Path, python: str = sys.executable, **account: object) -> Iterator[subprocess.Popen[str]]:
     """Another process that opens the server and prints what it logs, then `ready` or `refused` and the rest."""
-    sources = os.pathsep.join([str(Path(klines.__file__).parents[1]), sysconfig.get_path("purelib")])
     with subprocess.Popen(
         [python, "-c", SERVICE, str(data_dir)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         cwd="/",
-        env={"PYTHONPATH": sources, "PYTHONDONTWRITEBYTECODE": "1", "PATH": os.environ["PATH"]},
+        env={"PYTHONPATH": import_path(), "PYTHONDONTWRITEBYTECODE": "1", "PATH": os.environ["PATH"]},
         **account,  # type: ignore[call-overload]
     ) as process:
         try:
@@ -522,14 +525,13 @@ def test_a_cluster_that_was_weakened_is_overruled_or_refused(base: Path) -> None
 
 def ordinary_python(account: pwd.struct_passwd) -> str:
     """A Python that the account can run with this checkout; skips the test where there is none."""
-    sources = os.pathsep.join([str(Path(klines.__file__).parents[1]), sysconfig.get_path("purelib")])
     for python in (sys.executable, shutil.which("python3", path="/usr/local/bin:/usr/bin:/bin")):
         if python is None:
             continue
         try:
             done = subprocess.run(
                 [python, "-c", "import klines.embedded"],
-                env={"PYTHONPATH": sources, "PYTHONDONTWRITEBYTECODE": "1"},
+                env={"PYTHONPATH": import_path(), "PYTHONDONTWRITEBYTECODE": "1"},
                 user=account.pw_uid, group=account.pw_gid, extra_groups=[], cwd="/",
                 capture_output=True, timeout=30, check=False,
             )  # fmt: skip

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from operator import itemgetter
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 import msgspec
 
@@ -26,12 +26,13 @@ DELIMITERS = ",;\t|"
 
 _raw_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _text = msgspec.json.Decoder(str)
+_NO_TEXT = ("", "n", "{", "[")
 
 
 class Rows(Protocol):
     """The rows of a file; `names` are its columns."""
 
-    names: Sequence[str]
+    names: list[str]
 
     def values(self, columns: Sequence[str], faults: Faults) -> Iterator[Row]:
         """The line of every row and its texts of `columns`; more than one column, each one of `names`."""
@@ -40,10 +41,8 @@ class Rows(Protocol):
 def open_rows(source: Source, form: Format | None, delimiter: str | None) -> Rows:
     """The rows behind the header or the first object; raises `BadRequest`. The form is guessed unless given."""
     lines = source.lines()
-    for number, first in enumerate(lines, start=1):
-        if first.strip():
-            break
-    else:
+    number, first = next(((at, line) for at, line in enumerate(lines, start=1) if line.strip()), (0, ""))
+    if not first:
         raise refusal(source.name, "is empty")
     if form == "jsonl" or (form is None and first.lstrip().startswith("{")):
         return _JsonRows(source.name, number, first, lines)
@@ -109,7 +108,28 @@ class _JsonRows:
             if text.isspace():
                 continue
             try:
-                yield line, tuple(map(_value, msgspec.structs.astuple(decode(text))))
+                raw = msgspec.structs.astuple(decode(text))
             except (msgspec.DecodeError, RecursionError) as error:
                 faults.add(line, f"must be a JSON object: {_reason(error)}")
                 yield line, None
+                continue
+            texts = tuple(map(_text_of, raw))
+            if None in texts:
+                at = texts.index(None)
+                shown = bytes(raw[at]).decode()
+                faults.add(line, "must be a string or a number" if shown else "is missing", columns[at], shown)
+                yield line, None
+            else:
+                yield line, cast(tuple[str, ...], texts)
+
+
+def _text_of(raw: msgspec.Raw) -> str | None:
+    """The text of a string, a number, true or false; None for everything else."""
+    text = bytes(raw).decode()
+    if text[:1] == '"':
+        return _text.decode(text) if "\\" in text else text[1:-1]
+    return None if text[:1] in _NO_TEXT else text
+
+
+def _reason(error: Exception) -> str:
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)

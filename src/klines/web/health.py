@@ -11,7 +11,7 @@ from litestar import Response, get
 from klines.database import reading
 from klines.errors import Unavailable
 from klines.queries import server
-from klines.web.services import Services
+from klines.web.services import Given
 
 CHECK_SECONDS = 2
 
@@ -39,7 +39,7 @@ async def get_live() -> Live:
 
 
 @get("/health/ready", summary="Can it serve?")
-async def get_ready(services: Services) -> Response[Ready]:
+async def get_ready(services: Given) -> Response[Ready]:
     """200 when the database answers and keeps what it acknowledges, else 503 with what is not ready."""
     durability: dict[str, str] = {}
     problems = []

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
-from litestar import Request, Response, get
+from litestar import Response, get
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from klines.database import reading
@@ -20,7 +21,7 @@ from klines.queries.window import Window
 from klines.timestamp import to_us
 from klines.web.parameters import choice, documented, integer, moment, read
 from klines.web.schemas import KlinesAnswer
-from klines.web.services import Services
+from klines.web.services import Given, Incoming, Services
 
 RULES = (
     choice("interval", "width of a bar", NAMES, "1m", parse_interval),
@@ -47,7 +48,7 @@ class Query(NamedTuple):
     responses={200: ResponseSpec(KlinesAnswer, description="Bars, ascending by open time")},
     summary="Bars of a token",
 )
-async def get_klines(request: Request[Any, Any, Any], token_symbol: str, services: Services) -> Response[bytes]:
+async def get_klines(request: Incoming, token_symbol: FromPath[str], services: Given) -> Response[bytes]:
     """`[from, to)` is compared with open times. Without `from` the latest `limit` bars, with it the oldest."""
     query = Query(*read(request.scope["query_string"], RULES).values())
     refuse_reversed(query.from_us, query.to_us)
@@ -69,7 +70,7 @@ def refuse_reversed(from_us: int | None, to_us: int | None) -> None:
         raise BadRequest("from lies after to", code="range_reversed")
 
 
-def cacheable(request: Request[Any, Any, Any], body: bytes, cache_control: str | None) -> Response[bytes]:
+def cacheable(request: Incoming, body: bytes, cache_control: str | None) -> Response[bytes]:
     """The answer with an ETag, or 304 if the client has it; `no-store` where it may change at any moment."""
     if cache_control is None:
         return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from litestar import Request
+from litestar.di import NamedDependency
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from klines.errors import UnknownToken
@@ -45,3 +47,7 @@ class Services(NamedTuple):
             if len(self.token_ids) < MAX_KNOWN_TOKENS:
                 self.token_ids[symbol] = token_id
         return symbol, token_id
+
+
+Given = NamedDependency[Services]
+Incoming = Request[Any, Any, Any]

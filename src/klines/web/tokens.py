@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
-from litestar import Request, Response, get, put
+from litestar import Response, get, put
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath
 
 from klines.database import reading
 from klines.errors import BadRequest, InvalidItems, ItemError, TooLarge, UnknownToken, UnsupportedMediaType
@@ -16,7 +15,7 @@ from klines.queries import tokens
 from klines.symbol import canonical_symbol
 from klines.web.parameters import choice, documented, integer, read, words
 from klines.web.schemas import Token, TokensAnswer
-from klines.web.services import Services
+from klines.web.services import Given, Incoming, Services
 
 MAX_FACTS = 16 * 1024
 MAX_METADATA = 8 * 1024
@@ -37,7 +36,7 @@ _facts = msgspec.json.Decoder(TokenFacts)
     responses={200: ResponseSpec(TokensAnswer, description="One page of tokens")},
     summary="Tokens with their last 24 hours",
 )
-async def get_tokens(request: Request[Any, Any, Any], services: Services) -> Response[TokensAnswer]:
+async def get_tokens(request: Incoming, services: Given) -> Response[TokensAnswer]:
     """Tokens that match, sorted."""
     query = read(request.scope["query_string"], RULES)
     async with reading(services.engine) as connection:
@@ -50,7 +49,7 @@ async def get_tokens(request: Request[Any, Any, Any], services: Services) -> Res
     responses={200: ResponseSpec(Token, description="The token")},
     summary="One token",
 )
-async def get_token(request: Request[Any, Any, Any], token_symbol: str, services: Services) -> Response[Token]:
+async def get_token(request: Incoming, token_symbol: FromPath[str], services: Given) -> Response[Token]:
     """The token with its last 24 hours."""
     read(request.scope["query_string"], ())
     return Response(await _one(services, canonical_symbol(token_symbol)), headers={"Cache-Control": "no-store"})
@@ -65,7 +64,7 @@ async def get_token(request: Request[Any, Any, Any], token_symbol: str, services
     },
     summary="Say what is known of a token",
 )
-async def put_token(request: Request[Any, Any, Any], token_symbol: str, services: Services) -> Response[Token]:
+async def put_token(request: Incoming, token_symbol: FromPath[str], services: Given) -> Response[Token]:
     """Replaces name, base, quote, decimals, supply and metadata; registers a new symbol."""
     read(request.scope["query_string"], ())
     symbol = canonical_symbol(token_symbol)

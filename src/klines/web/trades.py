@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
-from litestar import Request, Response, get, post
+from litestar import Response, get, post
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath
 
 from klines.database import reading
 from klines.errors import BadRequest, UnsupportedMediaType, echo
@@ -18,7 +17,7 @@ from klines.trade_rules import TradeRules
 from klines.web.klines import refuse_reversed
 from klines.web.parameters import documented, integer, moment, read
 from klines.web.schemas import TradesAnswer
-from klines.web.services import Services
+from klines.web.services import Given, Incoming
 
 MAX_BODY = 32 * 1024 * 1024
 
@@ -35,7 +34,7 @@ RULES = (
     responses={200: ResponseSpec(TradesAnswer, description="Trades, ascending by (time, trade_id)")},
     summary="Stored trades of a token",
 )
-async def get_trades(request: Request[Any, Any, Any], token_symbol: str, services: Services) -> Response[bytes]:
+async def get_trades(request: Incoming, token_symbol: FromPath[str], services: Given) -> Response[bytes]:
     """`[from, to)` as for bars: without `from` the latest `limit` trades, with it the oldest."""
     limit, from_us, to_us = read(request.scope["query_string"], RULES).values()
     refuse_reversed(from_us, to_us)
@@ -53,14 +52,14 @@ async def get_trades(request: Request[Any, Any, Any], token_symbol: str, service
     responses={200: ResponseSpec(Receipt, description="Stored, on disk")},
     summary="Store trades",
 )
-async def post_trades(request: Request[Any, Any, Any], services: Services) -> Response[Receipt]:
+async def post_trades(request: Incoming, services: Given) -> Response[Receipt]:
     """`{"trades": [...]}` (10,000 at most) or NDJSON (100,000 lines). All of it is stored or nothing."""
     read(request.scope["query_string"], ())
     batch = await _batch(request, TradeRules(services.settings.klines_max_future_seconds))
     return Response(await services.writer.write(batch))
 
 
-async def _batch(request: Request[Any, Any, Any], rules: TradeRules) -> list[Trade]:
+async def _batch(request: Incoming, rules: TradeRules) -> list[Trade]:
     encoding = request.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
         raise UnsupportedMediaType(f"content-encoding {echo(encoding)}: send it uncompressed", code="encoding")

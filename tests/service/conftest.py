@@ -1,0 +1,66 @@
+"""The application on a real socket, and a client for it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import msgspec
+import pytest
+import uvicorn
+
+from klines.app import create_app
+from klines.settings import Settings
+from tests.servers import Database
+
+
+@asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[str]:
+    """Serve in this event loop; the base URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(create_app(settings), log_config=None, ws="none", lifespan="on")
+        server = _Server(config)
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        await server.ready(task)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await task
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._started = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._started.set()
+
+    async def ready(self, task: asyncio.Task[None]) -> None:
+        waiting = asyncio.create_task(self._started.wait())
+        await asyncio.wait({waiting, task}, return_when=asyncio.FIRST_COMPLETED)
+        assert self.started, "the application did not start"
+
+
+def settings_for(database: Database, **changes: object) -> Settings:
+    """Settings of a service on a test's database."""
+    return msgspec.structs.replace(Settings(database_url=database.url), **changes)
+
+
+@pytest.fixture
+async def client(database: Database) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a service on the test's database, in each profile."""
+    async with serving(settings_for(database)) as url, httpx.AsyncClient(base_url=url) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def plain_client(plain: Database) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a service in the plain profile, for what does not depend on the profile."""
+    async with serving(settings_for(plain)) as url, httpx.AsyncClient(base_url=url) as opened:
+        yield opened
