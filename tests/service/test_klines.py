@@ -44,7 +44,9 @@ async def klines(client: httpx.AsyncClient, **query: Any) -> list[dict[str, Any]
 async def tape(client: httpx.AsyncClient) -> list[Trade]:
     """Two trades a minute in minutes 0, 1, 2, 5 and 9."""
     trades = [
-        Trade("PEPE", minute * 10 + n, (BASE + minute * MINUTE + n * 1500) * 1000, f"0.0000{minute + 1}{n}", "7.5", "buy")
+        Trade(
+            "PEPE", minute * 10 + n, (BASE + minute * MINUTE + n * 1500) * 1000, f"0.0000{minute + 1}{n}", "7.5", "buy"
+        )
         for minute in (0, 1, 2, 5, 9)
         for n in (1, 2)
     ]

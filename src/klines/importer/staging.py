@@ -30,7 +30,7 @@ SESSION = {
     "timescaledb.max_tuples_decompressed_per_dml_transaction": "0",
     "TimeZone": "UTC",
     "jit": "off",
-    "temp_buffers": "256MB",
+    "temp_buffers": "64MB",
     "maintenance_work_mem": "256MB",
     # The slices differ only in their bounds: a plan that ignores them would be made for none of them.
     "plan_cache_mode": "force_custom_plan",
@@ -48,7 +48,7 @@ CREATE: LiteralString = """
 
 ORDER: LiteralString = "CREATE INDEX ON pg_temp.incoming (time_us, number)"
 
-ANALYZE: LiteralString = "ANALYZE pg_temp.incoming"
+ANALYZE: LiteralString = "VACUUM (ANALYZE) pg_temp.incoming"
 
 # The last row of the slice that follows the row ($1, $2).
 SLICE_END: LiteralString = """

@@ -101,8 +101,8 @@ def moment(name: str, description: str) -> ParameterRule:
             time_us = iso_us(text)
         except TimeError as error:
             raise BadRequest(f"{name} {echo(text)}: {error}", code=f"{name}_invalid") from None
-        if time_us < 0:
-            raise BadRequest(f"{name} {echo(text)}: must not be before 1970", code=f"{name}_invalid")
+        if not 0 <= time_us // 1000 <= LATEST_MS:
+            raise BadRequest(f"{name} {echo(text)}: must lie between 1970 and 9999", code=f"{name}_invalid")
         return time_us
 
     schema = {"oneOf": [{"type": "integer"}, {"type": "string", "format": "date-time"}]}

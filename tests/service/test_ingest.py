@@ -1,0 +1,233 @@
+"""`POST /api/v1/trades`: what is stored, what is counted, and that a refused request stores nothing."""
+
+from __future__ import annotations
+
+import gzip
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.servers import Database
+from tests.service.conftest import serving, settings_for
+
+MS = 1_700_000_100_000
+JSON = {"Content-Type": "application/json"}
+NDJSON = {"Content-Type": "application/x-ndjson"}
+
+
+def trade(**changes: Any) -> dict[str, Any]:
+    """A good trade with some members changed; None removes one."""
+    item = {"symbol": "PEPE", "trade_id": 1, "time": MS, "price": "0.5", "amount": "2", "side": "buy"} | changes
+    return {name: value for name, value in item.items() if value is not None}
+
+
+async def post(client: httpx.AsyncClient, *trades: dict[str, Any]) -> httpx.Response:
+    return await client.post("/api/v1/trades", json={"trades": list(trades)})
+
+
+async def stored(client: httpx.AsyncClient, symbol: str = "PEPE") -> list[dict[str, Any]]:
+    answer = await client.get(f"/api/v1/trades/{symbol}")
+    rows: list[dict[str, Any]] = answer.json().get("trades", [])
+    return rows
+
+
+async def test_trades_are_counted_stored_and_read_back(client: httpx.AsyncClient) -> None:
+    answer = await post(client, trade(), trade(trade_id=2, side="sell", price=0.25))
+    assert answer.json() == {"received": 2, "inserted": 2, "duplicates": 0, "conflicts": 0}
+    assert await stored(client) == [
+        {"trade_id": 1, "time": MS, "time_us": MS * 1000, "price": "0.5", "amount": "2", "side": "buy"},
+        {"trade_id": 2, "time": MS, "time_us": MS * 1000, "price": "0.25", "amount": "2", "side": "sell"},
+    ]
+
+
+async def test_what_get_answers_can_be_posted_again(client: httpx.AsyncClient) -> None:
+    await post(client, trade(time="2023-11-14T22:15:00.1234567Z"))
+    (row,) = await stored(client)
+    assert row["time_us"] == MS * 1000 + 123_456
+    again = await post(client, {"symbol": "PEPE", **row})
+    assert again.json() == {"received": 1, "inserted": 0, "duplicates": 1, "conflicts": 0}
+
+
+async def test_duplicates_and_conflicts_are_told_apart(client: httpx.AsyncClient) -> None:
+    await post(client, trade())
+    answer = await post(
+        client, trade(price="0.50"), trade(price="0.6"), trade(trade_id=2), trade(trade_id=2, side="sell")
+    )
+    assert answer.json() == {"received": 4, "inserted": 1, "duplicates": 1, "conflicts": 2}
+    assert [(row["trade_id"], row["price"], row["side"]) for row in await stored(client)] == [
+        (1, "0.5", "buy"),
+        (2, "0.5", "buy"),
+    ]
+
+
+async def test_the_same_id_at_another_time_is_another_trade(client: httpx.AsyncClient) -> None:
+    await post(client, trade())
+    assert (await post(client, trade(time=MS + 1))).json()["inserted"] == 1
+
+
+async def test_nanoseconds_are_cut_and_never_reach_the_next_bar(client: httpx.AsyncClient) -> None:
+    await post(client, trade(time="2023-11-14T22:15:59.999999999Z"))
+    rows = (await client.get("/api/v1/klines/PEPE?interval=1s")).json()["klines"]
+    assert [row["open_time"] for row in rows] == [MS + 59_000]
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ("1e-12", "0.000000000001"),
+        ("0.1000", "0.1"),
+        ("123456789012345678901234.123456789012345678901234567890123456",) * 2,
+        ("00.5", "0.5"),
+        ("1E3", "1000"),
+    ],
+)
+async def test_decimals_are_taken_exactly(client: httpx.AsyncClient, sent: str, kept: str) -> None:
+    as_text = b'{"trades":[{"symbol":"PEPE","trade_id":1,"time":%d,"price":"%b","amount":"1","side":"buy"}]}'
+    await client.post("/api/v1/trades", content=as_text % (MS, sent.encode()), headers=JSON)
+    assert [row["price"] for row in await stored(client)] == [kept]
+
+
+async def test_json_numbers_are_taken_from_their_text(client: httpx.AsyncClient) -> None:
+    body = (
+        b'{"trades":[{"symbol":"PEPE","trade_id":1,"time":%d,"price":0.1000000000000000055511151231257827,'
+        b'"amount":12345678901234567890.123456789,"side":"buy"}]}'
+    )
+    await client.post("/api/v1/trades", content=body % MS, headers=JSON)
+    (row,) = await stored(client)
+    assert row["price"] == "0.1000000000000000055511151231257827"
+    assert row["amount"] == "12345678901234567890.123456789"
+
+
+# what a trade is changed to, where the error lies
+BROKEN_ITEMS = [
+    *[({"price": text}, "price") for text in ("NaN", "sNaN", "Infinity", "-0", "0", "0.000", "-1", "", " 1 ", "1_0")],
+    *[
+        ({"price": text}, "price")
+        for text in ("１", "1E+999999999", "1e-1000000", "1e24", "1e-37", "9" * 60, "1,5", "0x1")
+    ],
+    *[({"amount": value}, "amount") for value in (0, -1, True, [], {}, "1e", ".5", "5.", "+1")],
+    *[({"price": None}, ""), ({"symbol": None}, ""), ({"side": None}, ""), ({"time": None}, "time")],
+    *[({"side": value}, "side") for value in ("BUY", "b", 1)],
+    *[({"trade_id": value}, "trade_id") for value in (-1, 2**63, 10**30, "7", 1.5, True)],
+    *[
+        ({"time": value}, "time")
+        for value in (1_700_000_100, MS * 1000, -1, 0, "2024-01-01T00:00:00", "2024-02-30T00:00:00Z")
+    ],
+    *[({"time": value}, "time") for value in (int(time.time() * 1000) + 120_000, True, 1.5, 10**30)],
+    *[({"symbol": value}, "symbol") for value in ("", "A" * 33, "A/B", "A B", "A\0B", "🚀", 7)],
+    ({"prise": "1"}, ""),
+    ({"time_us": MS * 1000 + 1000}, "time_us"),
+]
+
+
+async def test_a_broken_item_is_named_and_nothing_is_stored(plain_client: httpx.AsyncClient) -> None:
+    wrong = []
+    for number, (changes, field) in enumerate(BROKEN_ITEMS):
+        name = f"T{number}"
+        answer = await post(plain_client, trade(symbol=name), trade(**({"symbol": name} | changes)))
+        body = answer.json()
+        place = f"trades[1].{field}".rstrip(".")
+        if answer.status_code != 422 or body["errors"][0]["loc"] != place or await stored(plain_client, name):
+            wrong.append(f"{changes}: {answer.status_code} {answer.text[:200]}")
+    assert not wrong, "\n".join(wrong)
+    assert (await plain_client.get("/api/v1/tokens")).json()["tokens"] == []
+
+
+async def test_every_broken_item_is_named_up_to_twenty(plain_client: httpx.AsyncClient) -> None:
+    answer = await post(plain_client, *(trade(trade_id=n, price="0" if n % 2 else "1") for n in range(100)))
+    assert [error["loc"] for error in answer.json()["errors"]] == [f"trades[{n}].price" for n in range(1, 40, 2)]
+    assert answer.json()["errors"][0]["msg"] == "must be greater than 0"
+
+
+async def test_one_bad_row_among_ten_thousand(plain_client: httpx.AsyncClient) -> None:
+    rows = [trade(trade_id=n) for n in range(10_000)]
+    rows[7_777]["price"] = "NaN"
+    answer = await post(plain_client, *rows)
+    assert (answer.status_code, answer.json()["errors"][0]["loc"]) == (422, "trades[7777].price")
+    assert await stored(plain_client) == []
+
+
+# body, headers, status, code
+BROKEN_BODIES: list[tuple[bytes, dict[str, str], int, str]] = [
+    (b"", JSON, 400, "body_empty"),
+    (b"  \n", NDJSON, 400, "body_empty"),
+    *[
+        (body, JSON, 400, "body_invalid")
+        for body in (b"null", b"{}", b'"x"', b"7", b"[]", b'{"trades":7}', b'{"trade":[]}')
+    ],
+    *[
+        (body, JSON, 400, "json_invalid")
+        for body in (
+            b'{"trades":[',
+            b'{"trades":[],}',
+            b'\xef\xbb\xbf{"trades":[]}',
+            '{"trades":[]}'.encode("utf-16"),
+            b"//",
+        )
+    ],
+    (b'{"trades":[{"symbol":"\\ud800"}]}', JSON, 400, "json_invalid"),
+    (b'{"trades":[{"price":NaN}]}', JSON, 400, "json_invalid"),
+    (b'{"trades":' + b"[" * 5000, JSON, 400, "json_invalid"),
+    (b'{"trades":[{"price":' + b"[" * 5000 + b"]" * 5000 + b"}]}", JSON, 400, "json_invalid"),
+    (b'{"symbol":"A"}\n{"symbol"', NDJSON, 400, "json_invalid"),
+    (b"{}", {"Content-Type": "text/plain"}, 415, "media_type_unsupported"),
+    (b"{}", {"Content-Type": "application/xml"}, 415, "media_type_unsupported"),
+    (b"{}", {}, 415, "media_type_unsupported"),
+    (gzip.compress(b'{"trades":[]}'), JSON | {"Content-Encoding": "gzip"}, 415, "encoding"),
+    (b"\n" * 100_001 + b"x", NDJSON, 413, "batch_too_large"),
+    (b" " * (32 * 1024 * 1024 + 1), JSON, 413, "body_too_large"),
+]
+
+
+async def test_a_broken_body_is_refused(plain_client: httpx.AsyncClient) -> None:
+    wrong = []
+    for body, headers, status, code in BROKEN_BODIES:
+        answer = await plain_client.post("/api/v1/trades", content=body, headers=headers)
+        if answer.status_code != status or answer.json()["code"] != code:
+            wrong.append(f"{body[:40]!r}: expected {status} {code}, got {answer.status_code} {answer.text[:200]}")
+    assert not wrong, "\n".join(wrong)
+
+
+async def test_one_trade_more_than_allowed(plain_client: httpx.AsyncClient) -> None:
+    answer = await post(plain_client, *(trade(trade_id=n) for n in range(10_001)))
+    assert (answer.status_code, answer.json()["code"]) == (413, "batch_too_large")
+    assert await stored(plain_client) == []
+
+
+async def test_an_empty_batch_is_no_error(plain_client: httpx.AsyncClient) -> None:
+    assert (await post(plain_client)).json() == {"received": 0, "inserted": 0, "duplicates": 0, "conflicts": 0}
+
+
+async def test_ndjson_names_the_line(plain_client: httpx.AsyncClient) -> None:
+    good = httpx.Request("POST", "/", json=trade()).content
+    bad = httpx.Request("POST", "/", json=trade(price="0")).content
+    answer = await plain_client.post("/api/v1/trades", content=b"\n".join([good, b"", bad, b""]), headers=NDJSON)
+    assert (answer.status_code, answer.json()["errors"][0]["loc"]) == (422, "line 3.price")
+    answer = await plain_client.post("/api/v1/trades", content=b"\r\n".join([good, b"", good]), headers=NDJSON)
+    assert answer.json() == {"received": 2, "inserted": 1, "duplicates": 1, "conflicts": 0}
+
+
+async def test_unknown_symbols_can_be_forbidden(database: Database) -> None:
+    async with (
+        serving(settings_for(database, klines_register_tokens=False)) as url,
+        httpx.AsyncClient(base_url=url) as client,
+    ):
+        await client.put("/api/v1/tokens/PEPE", json={})
+        assert (await post(client, trade())).json()["inserted"] == 1
+        answer = await post(client, trade(trade_id=2), trade(symbol="NEW"))
+        assert (answer.status_code, answer.json()["code"]) == (422, "symbol_unknown")
+        assert len(await stored(client)) == 1
+
+
+async def test_trades_follow_the_range_rules_of_bars(client: httpx.AsyncClient) -> None:
+    await post(client, *(trade(trade_id=n, time=MS + n) for n in range(10)))
+
+    async def ids(query: str) -> list[int]:
+        return [row["trade_id"] for row in (await client.get(f"/api/v1/trades/pepe?{query}")).json()["trades"]]
+
+    assert await ids("limit=2") == [8, 9]
+    assert await ids(f"limit=2&to={MS + 5}") == [3, 4]
+    assert await ids(f"limit=2&from={MS + 5}") == [5, 6]
+    assert await ids(f"from={MS + 2}&to={MS + 4}") == [2, 3]
