@@ -43,7 +43,7 @@ _GONE = (
 async def open_engine(
     url: str, pool_size: int = 1, statement_seconds: int = READ_SECONDS
 ) -> AsyncIterator[AsyncEngine]:
-    """The reading engine on the PostgreSQL at `url`; a statement may take `statement_seconds`, 0: as long as it takes."""
+    """The reading engine on the PostgreSQL at `url`; a statement may take `statement_seconds` (0: any time)."""
     engine = create_async_engine(
         "postgresql+asyncpg://" + url.partition("://")[2],
         pool_size=pool_size,
@@ -135,10 +135,10 @@ class SoleHolder:
         """Whether the lock is ours now."""
         return bool(await self._connection.fetchval("SELECT pg_try_advisory_lock($1)", self._key))
 
-    async def still_holds(self) -> bool:
-        """True while the connection lives; raises what the driver raises when it does not."""
-        await self._connection.execute("")
-        return True
+    @property
+    def holds(self) -> bool:
+        """False as soon as the connection is known to have ended."""
+        return not self._connection.is_closed()
 
     async def close(self) -> None:
         """Let go."""

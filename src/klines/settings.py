@@ -7,6 +7,7 @@ import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import quote
 
 import msgspec
 import platformdirs
@@ -16,6 +17,7 @@ from klines.errors import InvalidSettings
 
 OUR_PREFIXES = ("KLINES_", "MOCK_")
 NEAR_ENOUGH = 0.9
+MAX_PASSWORD = 1024
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
@@ -29,6 +31,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     workers: Annotated[int, Meta(ge=1, le=64, description="server processes on the same port")] = 1
     database_url: Annotated[
         str, Meta(description="PostgreSQL 16 or newer, as postgresql://…; empty: the embedded server")
+    ] = ""
+    database_password_file: Annotated[
+        str, Meta(description="file that holds the password for DATABASE_URL, as a container's secret does")
     ] = ""
     klines_data_dir: Annotated[
         str, Meta(description="directory of the embedded server; empty: the platform's user data directory")
@@ -122,4 +127,24 @@ def _checked(settings: Settings) -> Settings:
     url = settings.database_url
     if url and not url.startswith(("postgresql://", "postgres://")):
         raise InvalidSettings("DATABASE_URL: must start with postgresql://")
+    if settings.database_password_file:
+        return msgspec.structs.replace(settings, database_url=_with_password(url, settings.database_password_file))
     return settings
+
+
+def _with_password(url: str, file: str) -> str:
+    scheme, _, rest = url.partition("://")
+    user, at, place = rest.partition("@")
+    if not at or ":" in user:
+        raise InvalidSettings("DATABASE_PASSWORD_FILE: needs a DATABASE_URL with a user and without a password")
+    try:
+        with Path(file).open(encoding="utf-8") as opened:
+            password = opened.read(MAX_PASSWORD + 1).rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise InvalidSettings(f"DATABASE_PASSWORD_FILE: {file}: {reason}") from None
+    if not password or len(password) > MAX_PASSWORD or not password.isprintable():
+        raise InvalidSettings(
+            f"DATABASE_PASSWORD_FILE: {file}: must hold one line of at most {MAX_PASSWORD} characters"
+        )
+    return f"{scheme}://{user}:{quote(password, safe='')}@{place}"

@@ -101,11 +101,11 @@ async def test_json_numbers_are_taken_from_their_text(client: httpx.AsyncClient)
 
 
 # what a trade is changed to, where the error lies
-BROKEN_ITEMS = [
+BROKEN_ITEMS: list[tuple[dict[str, Any], str]] = [
     *[({"price": text}, "price") for text in ("NaN", "sNaN", "Infinity", "-0", "0", "0.000", "-1", "", " 1 ", "1_0")],
     *[
         ({"price": text}, "price")
-        for text in ("１", "1E+999999999", "1e-1000000", "1e24", "1e-37", "9" * 60, "1,5", "0x1")
+        for text in ("\uff11", "1E+999999999", "1e-1000000", "1e24", "1e-37", "9" * 60, "1,5", "0x1")
     ],
     *[({"amount": value}, "amount") for value in (0, -1, True, [], {}, "1e", ".5", "5.", "+1")],
     *[({"price": None}, ""), ({"symbol": None}, ""), ({"side": None}, ""), ({"time": None}, "time")],

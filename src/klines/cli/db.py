@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import click
 
@@ -54,7 +55,12 @@ def url_command() -> None:
 def psql_command(arguments: tuple[str, ...]) -> None:
     """Open psql on the database; ARGUMENTS go to psql."""
     with target_database() as url:
-        raise SystemExit(subprocess.run([_psql(), url, *arguments], check=False).returncode)  # noqa: S603
+        # The arguments of a process are for everyone to see, its environment is not.
+        parts = urlsplit(url)
+        environment = {**os.environ, "PGPASSWORD": unquote(parts.password)} if parts.password else None
+        address = url.replace(f":{parts.password}@", "@", 1) if parts.password else url
+        command = [_psql(), address, *arguments]
+        raise SystemExit(subprocess.run(command, env=environment, check=False).returncode)  # noqa: S603
 
 
 def _psql() -> str:

@@ -30,7 +30,8 @@ def serve_command() -> None:
     logs.configure(settings.log_level)
     with _stopped_by_signal(), _listening(settings) as listener, owned_database(settings) as url:
         # The server's processes read their settings as this one did.
-        os.environ["DATABASE_URL"] = url
+        if not settings.database_url:
+            os.environ["DATABASE_URL"] = url
         _run(settings, listener)
 
 

@@ -66,7 +66,7 @@ async def _feed(settings: Settings, engine: AsyncEngine, writer: TradeWriter, ho
     await _write_history(markets, writer)
     interval = settings.mock_data_interval / 1000
     tick = time.monotonic()
-    while await holder.still_holds():
+    while holder.holds:
         now_us = time.time_ns() // 1000
         await writer.write([trade for market, _ in markets for trade in market.step(now_us)])
         tick = max(tick + interval, time.monotonic())

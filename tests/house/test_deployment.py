@@ -1,0 +1,249 @@
+"""The deployment files keep our rules: confined containers, nothing exposed, secrets as files, everything pinned."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import tomllib
+from fnmatch import fnmatch
+from functools import cache
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from klines.cli.serve import GRACE_SECONDS
+from klines.settings import read_settings, variables
+
+TOP = Path(__file__).parents[2]
+OURS = ("migrate", "service")
+JOBS = 17
+
+each_service = pytest.mark.parametrize("name", ("database", *OURS))
+
+
+class Instruction(NamedTuple):
+    stage: int
+    word: str
+    rest: str
+
+
+@cache
+def compose() -> dict[str, Any]:
+    return dict(yaml.safe_load((TOP / "docker-compose.yml").read_text("utf-8")))
+
+
+def service(name: str) -> dict[str, Any]:
+    return dict(compose()["services"][name])
+
+
+@cache
+def dockerfile() -> list[Instruction]:
+    text = re.sub(r"^\s*#.*\n", "", (TOP / "Dockerfile").read_text("utf-8"), flags=re.MULTILINE)
+    lines = [line.partition(" ") for line in re.sub(r"\\\n\s*", "", text).splitlines() if line]
+    stages = accumulate(word == "FROM" for word, _, _ in lines)
+    return [Instruction(stage, word, rest) for stage, (word, _, rest) in zip(stages, lines, strict=True)]
+
+
+def final(word: str) -> list[str]:
+    """What the last stage says with this instruction."""
+    steps = dockerfile()
+    return [step.rest for step in steps if step.word == word and step.stage == steps[-1].stage]
+
+
+def copied_from_context() -> set[str]:
+    copies = [step.rest.split() for step in dockerfile() if step.word in {"COPY", "ADD"} and "--from=" not in step.rest]
+    return {source.removeprefix("./").rstrip("/") for words in copies for source in words[:-1] if source[:2] != "--"}
+
+
+def interpolated(value: object) -> str:
+    """The value as it is when nothing is set outside: `${NAME:-default}` is its default."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", str(value))
+
+
+def server_settings() -> dict[str, str]:
+    words = service("database")["command"]
+    assert (words[0], set(words[1::2])) == ("postgres", {"-c"})
+    return dict(word.split("=", 1) for word in words[2::2])
+
+
+@each_service
+def test_a_container_is_confined(name: str) -> None:
+    given = service(name)
+    assert given["read_only"] is True
+    assert given["cap_drop"] == ["ALL"]
+    assert given["security_opt"] == ["no-new-privileges:true"]
+    assert not given.keys() & {"privileged", "cap_add", "devices", "pid", "ipc", "network_mode", "extends"}
+    assert any(mount.startswith("/tmp:") and "size=" in mount for mount in given["tmpfs"])  # noqa: S108
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", given["user"]), "a number, and not root"
+
+
+@each_service
+def test_a_container_is_bounded(name: str) -> None:
+    given = service(name)
+    assert given["pids_limit"] > 0
+    assert re.fullmatch(r"\d+[mg]", given["mem_limit"])
+    assert given["logging"]["driver"] == "json-file"
+    assert given["logging"]["options"].keys() == {"max-size", "max-file"}
+    assert name == "database" or float(interpolated(given["cpus"])) <= 1, "a limit above one core fails on one core"
+
+
+@pytest.mark.parametrize("name", ["database", "service"])
+def test_what_stays_up_is_watched_restarted_and_has_time_to_stop(name: str) -> None:
+    given = service(name)
+    assert given["restart"] == "unless-stopped"
+    assert given["healthcheck"]["test"][0] == "CMD"
+    assert given["healthcheck"]["retries"] > 0
+    assert given["ulimits"]["nofile"]["soft"] >= 65536
+    assert int(given["stop_grace_period"].removesuffix("s")) > 2 * GRACE_SECONDS
+
+
+def test_images_are_pinned() -> None:
+    images = [given["image"] for given in compose()["services"].values()]
+    images += [step.rest.split()[0] for step in dockerfile() if step.word == "FROM"]
+    for image in images:
+        repository, _, tag = image.partition(":")
+        assert tag, f"{image} has no tag"
+        assert "latest" not in tag
+        assert "." not in repository, f"{image} names a registry's host"
+    assert service("database")["image"] == "timescale/timescaledb:2.29.2-pg18"
+
+
+def test_only_the_service_is_published_and_only_on_loopback() -> None:
+    assert [name for name, given in compose()["services"].items() if "ports" in given] == ["service"]
+    assert [interpolated(port) for port in service("service")["ports"]] == ["127.0.0.1:8080:8080"]
+    assert service("database")["networks"] == ["backend"]
+    assert compose()["networks"]["backend"] == {"internal": True}
+
+
+def test_each_starts_after_what_it_needs() -> None:
+    assert compose()["services"].keys() == {"database", *OURS}
+    assert service("migrate")["depends_on"] == {"database": {"condition": "service_healthy"}}
+    assert service("service")["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
+    assert [service(name)["command"] for name in OURS] == [["db", "upgrade"], ["serve"]]
+    assert service("migrate")["restart"] == "no"
+    # By TCP: the image's temporary server of the first start listens on the socket only.
+    assert {"pg_isready", "--host=127.0.0.1"} <= set(service("database")["healthcheck"]["test"])
+
+
+@each_service
+def test_secrets_are_files(name: str) -> None:
+    for variable, value in service(name)["environment"].items():
+        if re.search("PASSWORD|SECRET|TOKEN|KEY", variable):
+            assert variable.endswith("_FILE")
+            assert value == "/run/secrets/database_password"
+        assert "://" not in str(value) or urlsplit(value).password is None
+    assert service(name)["secrets"] == ["database_password"]
+    assert "env_file" not in service(name)
+
+
+def test_the_secret_stays_out_of_the_image() -> None:
+    secret = compose()["secrets"]["database_password"]
+    assert {key: interpolated(value) for key, value in secret.items()} == {"file": "./secrets/database_password"}
+    assert not [source for source in copied_from_context() if "secret" in source]
+    assert not re.search("PASSWORD|SECRET", (TOP / "Dockerfile").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_the_environment_is_one_that_the_service_understands(name: str) -> None:
+    given = service(name)
+    environment = {key: interpolated(value) for key, value in given["environment"].items()}
+    assert environment.keys() <= variables().keys() | {"DATABASE_PASSWORD_FILE"}
+    environment.pop("DATABASE_PASSWORD_FILE")
+    settings = read_settings(environment)
+    assert settings.database_url == "postgresql://klines@database/klines"
+    assert settings.mock_data_interval == 0, "made-up trades must be asked for"
+    assert name == "migrate" or "${MOCK_DATA_INTERVAL:-0}" in given["environment"].values(), "and can be"
+
+
+def test_the_server_keeps_what_it_stored_and_has_workers_for_every_job() -> None:
+    settings = server_settings()
+    assert not settings.keys() & {"fsync", "full_page_writes", "synchronous_commit"}
+    assert JOBS < int(settings["timescaledb.max_background_workers"]) < int(settings["max_worker_processes"])
+    assert (settings["jit"], settings["timezone"], settings["timescaledb.telemetry_level"]) == ("off", "UTC", "off")
+    assert (settings["max_wal_size"], settings["checkpoint_timeout"]) == ("4GB", "15min")
+    data = service("database")["environment"]["PGDATA"]
+    volume, _, mounted = service("database")["volumes"][0].partition(":")
+    assert volume in compose()["volumes"]
+    assert data.startswith(f"{mounted}/"), "the data would lie outside the volume"
+
+
+def test_every_copied_source_exists_and_reaches_the_build() -> None:
+    rules = [rule for rule in (TOP / ".dockerignore").read_text("utf-8").splitlines() if rule[:1] != "#"]
+    assert rules[0] == "*", "what is not named must not reach the build"
+    assert {rule[1:] for rule in rules if rule.startswith("!")} == copied_from_context()
+    for source in copied_from_context():
+        assert (TOP / source).exists(), source
+        assert not any(fnmatch(source, rule.removeprefix("**/")) for rule in rules[1:])
+
+
+def test_the_build_sees_all_that_the_wheel_is_made_of() -> None:
+    project = tomllib.loads((TOP / "pyproject.toml").read_text("utf-8"))
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = {project["project"]["readme"], *wheel["packages"], *wheel["force-include"]}
+    assert all(any(Path(path).is_relative_to(source) for source in copied_from_context()) for path in needed)
+
+
+def test_the_build_installs_nothing_without_its_hash() -> None:
+    installs = [step for line in dockerfile() if line.word == "RUN" for step in line.rest.split(" && ")]
+    installs = [step for step in installs if re.search(r"\bpip\b.* (install|wheel) ", step)]
+    assert len(installs) == 3
+    assert all("--require-hashes" in step or "--no-index" in step for step in installs)
+    assert not re.search(r"https?://|index-url", (TOP / "Dockerfile").read_text("utf-8"))
+
+
+def test_the_final_stage_only_runs() -> None:
+    assert final("FROM") == [step.rest.removesuffix(" AS build") for step in dockerfile()[:1]]
+    assert not [run for run in final("RUN") if re.search(r"\b(apt|apt-get|pip|curl|wget)\b", run)]
+    assert final("USER") == ["10001:10001"]
+    assert {service(name)["user"] for name in OURS} == {"10001:10001"}
+    assert json.loads(final("ENTRYPOINT")[0]) == ["klines"]
+    assert json.loads(final("CMD")[0]) == ["serve"]
+    assert {"PYTHONUNBUFFERED=1", "HOST=0.0.0.0"} <= set(final("ENV")[0].split())
+
+
+def test_image_and_compose_check_health_alike() -> None:
+    check = json.loads(final("HEALTHCHECK")[0].partition(" CMD ")[2])
+    assert service("service")["healthcheck"]["test"] == ["CMD", *check]
+    assert f"deploy/ready.py {check[-1]}" in [step.rest for step in dockerfile() if step.word == "COPY"]
+
+
+class Service(BaseHTTPRequestHandler):
+    """Answers /health/ready with its status, everything else with 404."""
+
+    status = 200
+
+    def do_GET(self) -> None:
+        self.send_response(self.status if self.path == "/health/ready" else 404)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+class UnreadyService(Service):
+    status = 503
+
+
+def health_check(port: int) -> int:
+    command = [sys.executable, str(TOP / "deploy/ready.py")]
+    return subprocess.run(command, env=os.environ | {"PORT": str(port)}, timeout=30, check=False).returncode
+
+
+@pytest.mark.parametrize(("handler", "code"), [(Service, 0), (UnreadyService, 1)])
+def test_the_health_check_says_what_the_service_says(handler: type[Service], code: int) -> None:
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        server.timeout = 30
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        assert health_check(server.server_port) == code
+        thread.join(timeout=30)
+    assert health_check(server.server_port) == 1, "nobody listens any more"
