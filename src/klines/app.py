@@ -15,7 +15,7 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ASGIApp
 
-from klines import __version__, migrations
+from klines import __version__, logs, migrations
 from klines.database import open_engine, open_writers
 from klines.errors import CannotStart, KlinesError
 from klines.feeds.mock import run_mock_feed
@@ -64,7 +64,9 @@ def create_app(settings: Settings) -> ASGIApp:
 
 def create_from_environment() -> ASGIApp:
     """The application as a server process makes it; the supervisor has put the database's address in place."""
-    return create_app(read_settings(os.environ))
+    settings = read_settings(os.environ)
+    logs.configure(settings.log_level)
+    return create_app(settings)
 
 
 @asynccontextmanager

@@ -76,11 +76,18 @@ async def open_writers(url: str, size: int) -> AsyncIterator[asyncpg.Pool[Any]]:
 
 
 @asynccontextmanager
-async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A reading connection in one snapshot; raises `Unavailable` when the database cannot answer."""
+async def connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection of the engine; raises `Unavailable` when the database cannot answer."""
     with translated():
         async with engine.connect() as connection:
             yield connection
+
+
+@asynccontextmanager
+async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection that reads in one snapshot: its statements see the same commits."""
+    async with connected(engine) as connection:
+        yield await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from uvicorn.supervisors import Multiprocess
 from klines import logs
 from klines.cli.target import owned_database
 from klines.errors import CannotStart
+from klines.feeds.character import parse_tokens
 from klines.settings import Settings, read_settings
 
 GRACE_SECONDS = 5
@@ -27,6 +28,7 @@ BACKLOG = 2048
 def serve_command() -> None:
     """Serve until interrupted. Every setting is an environment variable: see `klines --help`."""
     settings = read_settings(os.environ)
+    parse_tokens(settings.mock_tokens)
     logs.configure(settings.log_level)
     with _stopped_by_signal(), _listening(settings) as listener, owned_database(settings) as url:
         # The server's processes read their settings as this one did.

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from klines import migrations
 from klines.embedded import EmbeddedServer, running_url
-from klines.errors import NotFound
+from klines.errors import CannotStart, NotFound, Unavailable
 from klines.settings import Settings, read_settings
 
 logger = logging.getLogger("klines")
@@ -23,7 +23,10 @@ def owned_database(settings: Settings) -> Iterator[str]:
     The embedded database is brought to the newest revision; one that was given must already be there.
     """
     if settings.database_url:
-        asyncio.run(migrations.check(settings.database_url))
+        try:
+            asyncio.run(migrations.check(settings.database_url))
+        except Unavailable as error:
+            raise CannotStart(f"DATABASE_URL: {error.detail}", code=error.code) from error
         yield settings.database_url
         return
     with EmbeddedServer(settings.data_dir, settings.klines_postgres_port) as server:

@@ -20,8 +20,9 @@ from klines.symbol import canonical_symbol
 def verify_command(symbol: str, names: tuple[str, ...]) -> None:
     """Recompute the bars of SYMBOL from its raw trades; exit 1 if any stored bar differs."""
     intervals = [Interval(name) for name in names or NAMES]
+    canonical = canonical_symbol(symbol)
     with target_database() as url:
-        differing = asyncio.run(_verify(url, canonical_symbol(symbol), intervals))
+        differing = asyncio.run(_verify(url, canonical, intervals))
     if differing:
         raise SystemExit(1)
 

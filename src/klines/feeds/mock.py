@@ -12,11 +12,10 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from klines.database import SoleHolder, reading, translated
-from klines.errors import KlinesError
+from klines.errors import Unavailable
 from klines.feeds.market import Market, parse_tokens
 from klines.models import Trade
 from klines.queries.feeds import last_trades
@@ -54,10 +53,10 @@ async def feed_forever(settings: Settings, engine: AsyncEngine, writer: TradeWri
                         await _feed(settings, engine, writer, holder)
                 finally:
                     await holder.close()
-        except KlinesError as error:
+        except Unavailable as error:
             logger.warning("the mock feed waits: %s", error.detail)
-        except asyncpg.PostgresError as error:
-            logger.warning("the mock feed waits: %s", error)
+        except Exception:
+            logger.exception("the mock feed failed and starts again")
         await asyncio.sleep(RETRY_SECONDS)
 
 
