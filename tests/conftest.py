@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
+import httpx
 import pytest
 
 from klines.settings import OUR_PREFIXES, variables
+from tests.application import serving, settings_for
 from tests.servers import Database, Server, open_server
 
 PROFILES = ("plain", "timescale")
@@ -50,6 +52,20 @@ def plain(server: Server) -> Iterator[Database]:
     """A migrated, empty database in the plain profile, for what does not depend on the profile."""
     with server.database(allowed(server, "plain")) as made:
         yield made
+
+
+@pytest.fixture
+async def client(database: Database) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a service on the test's database, in each profile."""
+    async with serving(settings_for(database)) as url, httpx.AsyncClient(base_url=url) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def plain_client(plain: Database) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a service in the plain profile, for what does not depend on the profile."""
+    async with serving(settings_for(plain)) as url, httpx.AsyncClient(base_url=url) as opened:
+        yield opened
 
 
 def allowed(server: Server, profile: str) -> str:

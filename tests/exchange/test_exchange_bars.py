@@ -9,13 +9,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 
 from klines.models import Trade
 from tests import oracle
+from tests.application import serving, settings_for
 from tests.servers import Database
-from tests.service.conftest import serving, settings_for
 from tests.service.processes import klines
+from tests.storage.bars import retire
 
 OHLCV = ("open", "high", "low", "close", "volume")
 
@@ -37,19 +39,18 @@ def published(file: Path) -> dict[int, dict[str, Decimal]]:
     }
 
 
-async def bars(database: Database, symbol: str, **query: Any) -> dict[int, dict[str, Any]]:
+async def bars(client: httpx.AsyncClient, symbol: str, **query: Any) -> dict[int, dict[str, Any]]:
     """All bars of a token over REST, page by page, by open time."""
     found: dict[int, dict[str, Any]] = {}
-    async with serving(settings_for(database)) as url, httpx.AsyncClient(base_url=url) as client:
-        query = {"from": 0, "limit": 1000} | query
-        while True:
-            answer = await client.get(f"/api/v1/klines/{symbol}", params=query)
-            assert answer.status_code == 200, answer.text
-            page = answer.json()["klines"]
-            found |= {row["open_time"]: row for row in page}
-            if len(page) < query["limit"]:
-                return found
-            query["from"] = page[-1]["open_time"] + 1
+    query = {"from": 0, "limit": 1000} | query
+    while True:
+        answer = await client.get(f"/api/v1/klines/{symbol}", params=query)
+        assert answer.status_code == 200, answer.text
+        page = answer.json()["klines"]
+        found |= {row["open_time"]: row for row in page}
+        if len(page) < query["limit"]:
+            return found
+        query["from"] = page[-1]["open_time"] + 1
 
 
 def ohlcv(row: dict[str, Any]) -> dict[str, Decimal]:
@@ -61,9 +62,11 @@ def whole(theirs: dict[int, dict[str, Decimal]], traded: dict[int, Any]) -> dict
     return {opened: bar for opened, bar in theirs.items() if min(traded) < opened < max(traded)}
 
 
-async def filled(database: Database, symbol: str, interval: str, like: dict[int, Any]) -> dict[int, dict[str, Any]]:
+async def filled(
+    client: httpx.AsyncClient, symbol: str, interval: str, like: dict[int, Any]
+) -> dict[int, dict[str, Any]]:
     """Our bars over the range of others, flat where nothing was traded."""
-    return await bars(database, symbol, interval=interval, fill="prev", **{"from": min(like), "to": max(like) + 1})
+    return await bars(client, symbol, interval=interval, fill="prev", **{"from": min(like), "to": max(like) + 1})
 
 
 def counted(rows: dict[int, dict[str, Any]]) -> tuple[int, int]:
@@ -78,13 +81,13 @@ def assert_verified(database: Database, symbol: str) -> None:
     assert verified.stdout.count(" 0 differ") == 7
 
 
-async def test_kraken_xbtusdt_1m(database: Database, exchange_data: Path) -> None:
+async def test_kraken_xbtusdt_1m(database: Database, client: httpx.AsyncClient, exchange_data: Path) -> None:
     """272 bars with trades and 137 flat ones, trade counts too; trades in 100 ns, cut to microseconds."""
     folder = exchange_data / "kraken-xbtusdt-2025"
     counts = imported(database, folder / "trades.csv", "--column", "time=ts_s_exact")
     assert (counts["inserted"], counts["duplicates"], counts["conflicts"]) == (1000, 0, 0)
-    theirs = whole(published(folder / "klines_1m.csv"), await bars(database, "XBTUSDT"))
-    ours = await filled(database, "XBTUSDT", "1m", theirs)
+    theirs = whole(published(folder / "klines_1m.csv"), await bars(client, "XBTUSDT"))
+    ours = await filled(client, "XBTUSDT", "1m", theirs)
     assert {opened: ohlcv(row) for opened, row in ours.items()} == {
         opened: {name: bar[name] for name in OHLCV} for opened, bar in theirs.items()
     }
@@ -95,33 +98,51 @@ async def test_kraken_xbtusdt_1m(database: Database, exchange_data: Path) -> Non
     assert_verified(database, "XBTUSDT")
 
 
-async def test_binance_nxsbtc_5m(database: Database, exchange_data: Path) -> None:
+async def test_binance_nxsbtc_5m(database: Database, client: httpx.AsyncClient, exchange_data: Path) -> None:
     """1140 bars with trades and 16 flat ones; the file whose pages overlap changes nothing."""
     folder = exchange_data / "binance-nxsbtc-2021-pump"
     counts = imported(database, folder / "trades_with_page_overlap.csv.gz")
     assert (counts["inserted"], counts["duplicates"], counts["conflicts"]) == (28_403, 186, 0)
     again = imported(database, folder / "trades.csv.gz")
     assert (again["inserted"], again["duplicates"], again["conflicts"]) == (0, 28_403, 0)
-    theirs = whole(published(folder / "klines_5m.csv"), await bars(database, "NXSBTC", interval="5m"))
-    ours = await filled(database, "NXSBTC", "5m", theirs)
+    theirs = whole(published(folder / "klines_5m.csv"), await bars(client, "NXSBTC", interval="5m"))
+    ours = await filled(client, "NXSBTC", "5m", theirs)
     assert {opened: ohlcv(row) for opened, row in ours.items()} == theirs
     assert counted(ours) == (1140, 16)
     assert_verified(database, "NXSBTC")
 
 
-async def test_binance_xrpeth_1m_and_5m(database: Database, exchange_data: Path) -> None:
+async def test_binance_nxsbtc_5m_from_the_aggregates(timescale: Database, exchange_data: Path) -> None:
+    """The same bars once they have retired: no live bar of that time is left."""
+    folder = exchange_data / "binance-nxsbtc-2021-pump"
+    imported(timescale, folder / "trades.csv.gz")
+    connection = await asyncpg.connect(timescale.url)
+    await retire(connection, "1 day")
+    assert await connection.fetchval("SELECT count(*) FROM klines_internal.live_klines") == 0
+    await connection.close()
+    async with serving(settings_for(timescale)) as url, httpx.AsyncClient(base_url=url) as client:
+        theirs = whole(published(folder / "klines_5m.csv"), await bars(client, "NXSBTC", interval="5m"))
+        ours = await filled(client, "NXSBTC", "5m", theirs)
+    assert {opened: ohlcv(row) for opened, row in ours.items()} == theirs
+    assert counted(ours) == (1140, 16)
+    assert_verified(timescale, "NXSBTC")
+
+
+async def test_binance_xrpeth_1m_and_5m(database: Database, client: httpx.AsyncClient, exchange_data: Path) -> None:
     """2469 and 706 bars; minutes without trades are absent."""
     folder = exchange_data / "binance-xrpeth-2019-aggtrades"
     assert imported(database, folder / "trades.csv.gz")["inserted"] == 12_477
     for interval, count in (("1m", 2469), ("5m", 706)):
         theirs = published(folder / f"freqtrade_derived_{interval}.csv")
-        ours = await bars(database, "XRPETH", interval=interval)
+        ours = await bars(client, "XRPETH", interval=interval)
         assert len(theirs) == count
         assert {opened: ohlcv(row) for opened, row in ours.items()} == theirs
     assert_verified(database, "XRPETH")
 
 
-async def test_pumpfun_swaps_equal_an_independent_fold(database: Database, exchange_data: Path, tmp_path: Path) -> None:
+async def test_pumpfun_swaps_equal_an_independent_fold(
+    database: Database, client: httpx.AsyncClient, exchange_data: Path, tmp_path: Path
+) -> None:
     """Dozens of swaps in one second, ordered by their place in the block; prices down to 1e-12."""
     swaps, nameless = pump_swaps(exchange_data)
     file = tmp_path / "swaps.csv"
@@ -145,7 +166,7 @@ async def test_pumpfun_swaps_equal_an_independent_fold(database: Database, excha
             if row["symbol"] == symbol
         ]
         for interval in oracle.SECONDS:
-            ours = await bars(database, symbol, interval=interval)
+            ours = await bars(client, symbol, interval=interval)
             expected = oracle.fold(tape, interval)
             assert [opened * 1000 for opened in ours] == list(expected), (symbol, interval)
             for row, bar in zip(ours.values(), expected.values(), strict=True):

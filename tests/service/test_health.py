@@ -7,8 +7,8 @@ import httpx
 
 from klines.app import create_app
 from klines.settings import Settings
+from tests.application import serving, settings_for
 from tests.servers import Database, Server
-from tests.service.conftest import serving, settings_for
 
 
 async def test_ready_tells_profile_revision_and_durability(client: httpx.AsyncClient, profile: str) -> None:

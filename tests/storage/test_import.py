@@ -364,6 +364,33 @@ async def test_live_writers_go_on_beside_an_import(
     await assert_stored(connection, [*trades, *live])
 
 
+@pytest.mark.parametrize(("failures", "stores"), [(1, True), (2, True), (3, False)])
+async def test_a_slice_that_lost_against_other_writers_is_repeated(
+    database: Database, connection: asyncpg.Connection[Any], file: Path, failures: int, stores: bool
+) -> None:
+    # A sequence is not rolled back, so it counts the attempts.
+    await connection.execute(f"""
+        CREATE SEQUENCE attempts;
+        CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF nextval('attempts') <= {failures} THEN
+                RAISE EXCEPTION 'lost' USING ERRCODE = 'deadlock_detected';
+            END IF;
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER lose BEFORE INSERT ON trades FOR EACH STATEMENT EXECUTE FUNCTION lose();
+    """)
+    put(file, csv_of(tape(40)))
+
+    if stores:
+        assert await run_import(database, file) == Receipt(40, 40, 0, 0)
+        await assert_stored(connection, tape(40))
+    else:
+        with pytest.raises(Unavailable, match="other writers"):
+            await run_import(database, file)
+        assert await counts(connection) == (0, 0)
+
+
 async def test_nothing_is_left_behind(database: Database, connection: asyncpg.Connection[Any], file: Path) -> None:
     put(file, csv_of(tape(40)))
     await run_import(database, file)

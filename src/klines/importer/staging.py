@@ -15,7 +15,7 @@ from typing import Any, LiteralString, NamedTuple, TypeAlias
 import asyncpg
 
 from klines.database import CONNECT_SECONDS, translated
-from klines.errors import MAX_REPORTED_ITEMS, InvalidItems, ItemError
+from klines.errors import MAX_REPORTED_ITEMS, InvalidItems, ItemError, Unavailable
 from klines.importer.progress import Step
 from klines.importer.reader import Batch
 from klines.models import Receipt
@@ -186,14 +186,13 @@ async def _store(connection: Connection, rows: int, slice_rows: int, on_progress
 
 
 async def _attempted(connection: Connection, after: Place, last: Place, size: int) -> Receipt:
-    for attempt in range(1, ATTEMPTS + 1):
+    for _ in range(ATTEMPTS):
         try:
             return await _stored(connection, after, last, size)
         except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
             # Only writers outside the service can cause it: they may lock in another order.
-            if attempt == ATTEMPTS:
-                raise
-    raise AssertionError("unreachable")
+            continue
+    raise Unavailable(f"other writers got in the way {ATTEMPTS} times", code="database_busy")
 
 
 async def _stored(connection: Connection, after: Place, last: Place, size: int) -> Receipt:

@@ -1,4 +1,4 @@
-"""The application on a real socket, and a client for it."""
+"""The application on a real socket, in the event loop of a test."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import httpx
 import msgspec
-import pytest
 import uvicorn
 
 from klines.app import create_app
@@ -50,17 +48,3 @@ class _Server(uvicorn.Server):
 def settings_for(database: Database, **changes: object) -> Settings:
     """Settings of a service on a test's database."""
     return msgspec.structs.replace(Settings(database_url=database.url), **changes)
-
-
-@pytest.fixture
-async def client(database: Database) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a service on the test's database, in each profile."""
-    async with serving(settings_for(database)) as url, httpx.AsyncClient(base_url=url) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def plain_client(plain: Database) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a service in the plain profile, for what does not depend on the profile."""
-    async with serving(settings_for(plain)) as url, httpx.AsyncClient(base_url=url) as opened:
-        yield opened
