@@ -44,7 +44,8 @@ def main() -> None:
         sys.exit(2)
     except KlinesError as error:
         click.echo(f"klines: {error.detail}", err=True)
-        for item in error.errors:
+        # The detail says the first one already.
+        for item in error.errors[1:]:
             click.echo(f"  {item.loc}: {item.msg}", err=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):

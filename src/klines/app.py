@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from litestar import Litestar
 from litestar.datastructures import State
@@ -19,7 +20,9 @@ from klines import __version__, logs, migrations
 from klines.database import open_engine, open_writers
 from klines.errors import CannotStart, KlinesError
 from klines.feeds.mock import run_mock_feed
+from klines.retention import keep_days
 from klines.settings import Settings, read_settings
+from klines.sole import Sole, kept_running
 from klines.web import health, klines, problem, tokens, trades
 from klines.web.gate import gate
 from klines.web.services import Services
@@ -80,6 +83,10 @@ async def _lifespan(app: Litestar, settings: Settings) -> AsyncIterator[None]:
         writer = TradeWriter(pool, register=settings.klines_register_tokens)
         if settings.mock_data_interval:
             await stack.enter_async_context(run_mock_feed(settings, engine, writer))
+        if days := settings.klines_trade_retention_days:
+            await stack.enter_async_context(
+                kept_running(settings.database_url, Sole.RETENTION, partial(keep_days, days))
+            )
         app.state.services = Services(engine, writer, settings, schema, {})
         if schema.profile:
             logger.info("storage profile %s: %s", *schema.profile)

@@ -123,30 +123,3 @@ def _session(seconds: int) -> dict[str, str]:
         "TimeZone": "UTC",
         "jit": "off",
     }
-
-
-class SoleHolder:
-    """A connection that may hold a lock which one process has at a time; it goes when the connection does."""
-
-    def __init__(self, connection: asyncpg.Connection[Any], key: int) -> None:
-        self._connection = connection
-        self._key = key
-
-    @classmethod
-    async def connect(cls, url: str, key: int) -> SoleHolder:
-        """Open the connection; `key` is the advisory lock's."""
-        settings = {"application_name": APPLICATION}
-        return cls(await asyncpg.connect(url, timeout=CONNECT_SECONDS, server_settings=settings), key)
-
-    async def acquire(self) -> bool:
-        """Whether the lock is ours now."""
-        return bool(await self._connection.fetchval("SELECT pg_try_advisory_lock($1)", self._key))
-
-    @property
-    def holds(self) -> bool:
-        """False as soon as the connection is known to have ended."""
-        return not self._connection.is_closed()
-
-    async def close(self) -> None:
-        """Let go."""
-        await self._connection.close(timeout=CONNECT_SECONDS)

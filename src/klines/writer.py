@@ -8,13 +8,14 @@ conflict and dropped.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import asyncpg
 import msgspec
 
 from klines.database import translated
-from klines.errors import InvalidItems, ItemError
+from klines.errors import InvalidItems, ItemError, Unavailable
 from klines.models import Receipt, TokenFacts, Trade
 from klines.timestamp import to_datetime
 
@@ -83,10 +84,10 @@ class TradeWriter:
                 try:
                     async with self._pool.acquire() as connection:
                         return await self._write(connection, trades)
-                except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
+                except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError) as error:
                     # Only writers outside the service can cause it: they may lock in another order.
                     if attempt == ATTEMPTS:
-                        raise
+                        raise Unavailable("other writers are in the way", code="database_busy") from error
                 except asyncpg.CheckViolationError as error:
                     raise InvalidItems(str(error), code=error.constraint_name or "trade_invalid") from None
         raise AssertionError("unreachable")
@@ -133,6 +134,12 @@ class TradeWriter:
                 msgspec.json.encode(facts.metadata).decode(),
             )
         return created
+
+
+async def forget_trades(connection: asyncpg.Connection[Any], before: datetime) -> None:
+    """Drop raw trades older than `before` for good; their bars stay, and late trades there are refused from now on."""
+    # A procedure that commits on its own cannot be prepared, so its argument is written out: it is a datetime.
+    await connection.execute(f"CALL klines_internal.forget_trades_v1('{before.isoformat()}')")
 
 
 def _columns(trades: Sequence[Trade], token_ids: dict[str, int]) -> tuple[list[Any], ...]:

@@ -189,16 +189,17 @@ SELECT public.add_job('klines_internal.retire_klines_v1', INTERVAL '1 minute', f
 -- Drops raw trades older than `before` for good; their bars stay, and late trades for them are refused from now on.
 CREATE PROCEDURE klines_internal.forget_trades_v1(before timestamptz)
     LANGUAGE plpgsql AS $$
+DECLARE
+    above interval := greatest(now() - before - INTERVAL '1 day', INTERVAL '1 day');
 BEGIN
     UPDATE klines_internal.retention SET floor = greatest(floor, before);
-    -- Refreshing seconds over dropped trades would delete them: the late policy must end above the floor.
-    PERFORM public.remove_continuous_aggregate_policy('klines_internal.aggregate_1s');
-    PERFORM public.add_continuous_aggregate_policy(
-        'klines_internal.aggregate_1s', start_offset => INTERVAL '4 hours', end_offset => INTERVAL '1 hour',
-        schedule_interval => INTERVAL '5 minutes', buckets_per_batch => 3600);
-    PERFORM public.add_continuous_aggregate_policy(
-        'klines_internal.aggregate_1s', start_offset => greatest(now() - before - INTERVAL '1 day', INTERVAL '1 day'),
-        end_offset => INTERVAL '4 hours', schedule_interval => INTERVAL '10 minutes', buckets_per_batch => 3600);
+    -- Refreshing seconds over dropped trades would delete them: the late policy must begin above the floor.
+    PERFORM public.alter_job(job_id, config => config || jsonb_build_object('start_offset', above::text))
+    FROM timescaledb_information.jobs
+    WHERE proc_name = 'policy_refresh_continuous_aggregate'
+      AND (config ->> 'mat_hypertable_id')::integer = (
+          SELECT mat_hypertable_id FROM _timescaledb_catalog.continuous_agg WHERE user_view_name = 'aggregate_1s')
+      AND coalesce((config ->> 'start_offset')::interval > above, true);
     COMMIT;
     PERFORM public.drop_chunks('public.trades', older_than => before);
 END;

@@ -11,7 +11,7 @@ import msgspec
 from klines import logs
 from klines.cli.target import target_database
 from klines.database import open_engine, open_writers
-from klines.feeds.mock import feed_forever
+from klines.feeds.mock import run_mock_feed
 from klines.settings import Settings, read_settings
 from klines.writer import TradeWriter
 
@@ -29,5 +29,9 @@ def mock_command() -> None:
 
 
 async def _run(settings: Settings) -> None:
-    async with open_engine(settings.database_url) as engine, open_writers(settings.database_url, 1) as pool:
-        await feed_forever(settings, engine, TradeWriter(pool, register=True))
+    async with (
+        open_engine(settings.database_url) as engine,
+        open_writers(settings.database_url, 1) as pool,
+        run_mock_feed(settings, engine, TradeWriter(pool, register=True)),
+    ):
+        await asyncio.Event().wait()

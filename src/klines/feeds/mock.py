@@ -7,60 +7,29 @@ without trades gets some history first, so that a chart has something to show.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from klines.database import SoleHolder, reading, translated
-from klines.errors import Unavailable
+from klines.database import reading
 from klines.feeds.market import Market, parse_tokens
 from klines.models import Trade
 from klines.queries.feeds import last_trades
 from klines.settings import Settings
+from klines.sole import Holder, Sole, kept_running
 from klines.writer import TradeWriter
 
 HISTORY_STEP_US = 60_000_000
-RETRY_SECONDS = 2.0
-MOCK_FEED_LOCK = 0x6B6C696E6573_01  # "klines", 1
-
-logger = logging.getLogger("klines.mock")
 
 
-@asynccontextmanager
-async def run_mock_feed(settings: Settings, engine: AsyncEngine, writer: TradeWriter) -> AsyncIterator[None]:
+def run_mock_feed(settings: Settings, engine: AsyncEngine, writer: TradeWriter) -> AbstractAsyncContextManager[None]:
     """Keep the feed running while the context is open."""
-    task = asyncio.create_task(feed_forever(settings, engine, writer), name="mock feed")
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+    return kept_running(settings.database_url, Sole.MOCK_FEED, partial(_feed, settings, engine, writer))
 
 
-async def feed_forever(settings: Settings, engine: AsyncEngine, writer: TradeWriter) -> None:
-    """Write until cancelled; a database that goes away is waited for."""
-    while True:
-        try:
-            with translated():
-                holder = await SoleHolder.connect(settings.database_url, MOCK_FEED_LOCK)
-                try:
-                    if await holder.acquire():
-                        logger.info("this process runs the mock feed")
-                        await _feed(settings, engine, writer, holder)
-                finally:
-                    await holder.close()
-        except Unavailable as error:
-            logger.warning("the mock feed waits: %s", error.detail)
-        except Exception:
-            logger.exception("the mock feed failed and starts again")
-        await asyncio.sleep(RETRY_SECONDS)
-
-
-async def _feed(settings: Settings, engine: AsyncEngine, writer: TradeWriter, holder: SoleHolder) -> None:
+async def _feed(settings: Settings, engine: AsyncEngine, writer: TradeWriter, holder: Holder) -> None:
     markets = await _open_markets(settings, engine)
     await _write_history(markets, writer)
     interval = settings.mock_data_interval / 1000

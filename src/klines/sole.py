@@ -1,0 +1,76 @@
+"""Work that one process does, however many run: whoever holds a lock in the database.
+
+The work starts again when it fails or its database goes away, and moves to another process when its own ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from enum import IntEnum
+from typing import Any
+
+import asyncpg
+
+from klines.database import APPLICATION, CONNECT_SECONDS, translated
+from klines.errors import Unavailable
+
+RETRY_SECONDS = 2.0
+
+logger = logging.getLogger("klines.sole")
+
+
+class Sole(IntEnum):
+    """The works, by the key of their lock: the bytes of "klines" and a number."""
+
+    MOCK_FEED = 0x6B6C696E6573_01
+    RETENTION = 0x6B6C696E6573_02
+
+
+class Holder:
+    """The connection that holds the lock; the server lets go of the lock when the connection ends."""
+
+    def __init__(self, connection: asyncpg.Connection[Any]) -> None:
+        self.connection = connection
+
+    @property
+    def holds(self) -> bool:
+        """False as soon as the connection is known to have ended."""
+        return not self.connection.is_closed()
+
+
+@asynccontextmanager
+async def kept_running(url: str, sole: Sole, work: Callable[[Holder], Awaitable[None]]) -> AsyncIterator[None]:
+    """While the context is open, run `work` here whenever this process gets the lock in the database at `url`."""
+    task = asyncio.create_task(_forever(url, sole, work), name=sole.name)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _forever(url: str, sole: Sole, work: Callable[[Holder], Awaitable[None]]) -> None:
+    name = sole.name.lower().replace("_", " ")
+    while True:
+        try:
+            with translated():
+                await _once(url, sole, work, name)
+        except Unavailable as error:
+            logger.warning("the %s waits: %s", name, error.detail)
+        except Exception:
+            logger.exception("the %s failed and starts again", name)
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+async def _once(url: str, sole: Sole, work: Callable[[Holder], Awaitable[None]], name: str) -> None:
+    connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS, server_settings={"application_name": APPLICATION})
+    try:
+        if await connection.fetchval("SELECT pg_try_advisory_lock($1)", int(sole)):
+            logger.info("this process runs the %s", name)
+            await work(Holder(connection))
+    finally:
+        await connection.close(timeout=CONNECT_SECONDS)

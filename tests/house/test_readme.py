@@ -1,0 +1,116 @@
+"""The README cannot lie: its tables, commands, SQL and requests are checked against the code, or run."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import asyncpg
+import click
+import httpx
+import pytest
+
+from klines.__main__ import commands
+from klines.settings import variables
+from klines.tables import metadata
+from tests.servers import Database
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+DECISIONS = (ROOT / "docs" / "decisions.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+
+
+def test_every_setting_with_its_default() -> None:
+    table = README.partition("## Settings")[2].partition("## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (?:`(.*?)`)? ?\| (.*) \|$", table, re.M)
+    assert [(name, default, text) for name, default, text in rows] == [
+        (name, default, text) for name, (default, text) in variables().items()
+    ]
+
+
+def test_every_command() -> None:
+    context = click.Context(commands)
+    told = set(re.findall(r"^\| `klines ([a-z ]+?)(?: [A-Z]+)?` \|", README, re.M))
+    known = set()
+    for name, command in commands.commands.items():
+        known |= (
+            {f"{name} {sub}" for sub in command.list_commands(context)} if isinstance(command, click.Group) else {name}
+        )
+    assert told == known
+
+
+def test_every_relation_and_column() -> None:
+    table = README.partition("## SQL")[2].partition("```")[0]
+    for name, relation in metadata.tables.items():
+        assert f"`{name}`" in table
+        if name != "tokens":
+            assert ", ".join(column.name for column in relation.columns) in table
+
+
+async def test_every_route(plain_client: httpx.AsyncClient) -> None:
+    document = (await plain_client.get("/schema")).json()
+    served = {f"{method.upper()} {path}" for path, item in document["paths"].items() for method in item}
+    assert set(re.findall(r"^\| `((?:GET|POST|PUT) \S+)` \|", README, re.M)) == served
+
+
+def test_make_targets_exist() -> None:
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)
+    assert set(re.findall(r"\bmake ([a-z]+)", README)) <= set(targets)
+
+
+def test_files_that_are_named_exist() -> None:
+    for name in re.findall(r"[`(]((?:src|docs|alembic)/[\w/.]+)[`)]", README + DECISIONS):
+        assert (ROOT / name).exists(), name
+    for name in re.findall(r"`((?:queries/)?\w+\.py)`", README + DECISIONS):
+        assert (ROOT / "src" / "klines" / name).exists(), name
+
+
+@pytest.mark.parametrize("statement", blocks("sql"))
+async def test_sql_runs(database: Database, statement: str) -> None:
+    connection = await asyncpg.connect(database.url)
+    await connection.execute("INSERT INTO tokens (symbol) VALUES ('MOONCAT-SOL')")
+    await connection.execute(
+        "INSERT INTO trades SELECT token_id, n + 1, now() - n * INTERVAL '9 s', 1 + n, 2, 'buy'"
+        " FROM tokens, generate_series(1, 100) n"
+    )
+    query = re.sub(r"^--.*\n", "", statement, flags=re.M).strip()
+    if query.startswith("INSERT"):
+        assert await connection.execute(query) == "INSERT 0 1"
+        assert await connection.fetchval("SELECT sum(trades)::int FROM klines_1s") == 101
+    else:
+        assert await connection.fetch(query)
+    await connection.close()
+
+
+async def test_requests_are_answered(plain_client: httpx.AsyncClient) -> None:
+    seen = 0
+    await plain_client.put("/api/v1/tokens/MOONCAT-SOL", json={})
+    for block in blocks("console"):
+        for line in re.sub(r"\\\n", "", block).split("$ ")[1:]:
+            words = shlex.split(line)
+            if words[0] != "curl":
+                continue
+            url = next(word for word in words if word.startswith("http://127.0.0.1:8080")).removeprefix(
+                "http://127.0.0.1:8080"
+            )
+            if "-d" in words:
+                body = json.loads(words[words.index("-d") + 1])
+                answer = await plain_client.post(url, json=body)
+            else:
+                answer = await plain_client.get(url)
+            assert answer.status_code == 200, (line, answer.text)
+            seen += 1
+    assert seen == 3
+
+
+def test_make_needs_nothing_but_python() -> None:
+    said = subprocess.run(["make", "-n", "serve"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    assert "uv " not in said
+    assert "docker" not in said

@@ -1,0 +1,39 @@
+"""KLINES_TRADE_RETENTION_DAYS: the running service forgets old trades and keeps their bars."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import asyncpg
+import httpx
+
+from tests.application import serving, settings_for
+from tests.servers import Database
+
+OLD, RECENT = 1_500_000_000_000, int(time.time() * 1000) - 86_400_000
+
+
+async def test_old_trades_go_and_their_bars_stay(database: Database) -> None:
+    item = {"symbol": "PEPE", "price": "1", "amount": "1", "side": "buy"}
+    async with serving(settings_for(database)) as url, httpx.AsyncClient(base_url=url) as client:
+        trades = [item | {"trade_id": 1, "time": OLD}, item | {"trade_id": 2, "time": RECENT}]
+        await client.post("/api/v1/trades", json={"trades": trades})
+    days = settings_for(database, klines_trade_retention_days=365)
+    async with serving(days) as url, httpx.AsyncClient(base_url=url) as client:
+        await _floor_is_set(database.url)
+        bars = (await client.get("/api/v1/klines/PEPE?interval=1d")).json()["klines"]
+        assert [bar["trades"] for bar in bars] == [1, 1]
+        late = await client.post("/api/v1/trades", json={"trades": [item | {"trade_id": 3, "time": OLD}]})
+        assert (late.status_code, late.json()["code"]) == (422, "trades_not_forgotten")
+        stored = (await client.get("/api/v1/trades/PEPE")).json()["trades"]
+        assert [row["trade_id"] for row in stored] == [2]
+
+
+async def _floor_is_set(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    async with asyncio.timeout(30):
+        # The last thing that forgetting does is to drop the trades: wait for their lock, then look.
+        while await connection.fetchval("SELECT count(*) FROM trades") > 1:
+            await connection.execute("SELECT pg_sleep(0.01)")
+    await connection.close()
