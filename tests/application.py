@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import httpx
 import msgspec
 import uvicorn
 
@@ -48,3 +49,14 @@ class _Server(uvicorn.Server):
 def settings_for(database: Database, **changes: object) -> Settings:
     """Settings of a service on a test's database."""
     return msgspec.structs.replace(Settings(database_url=database.url), **changes)
+
+
+async def send_raw(client: httpx.AsyncClient, head: bytes, body: bytes = b"") -> tuple[int, str]:
+    """Send a request head (without its last empty line) as it stands; status and body of the answer."""
+    reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+    writer.write(head + b"Connection: close\r\n\r\n" + body)
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    found, _, told = answer.partition(b"\r\n\r\n")
+    return int(found.split(b" ")[1]), told.decode()

@@ -5,6 +5,7 @@
     │   └── InvalidSymbol             400
     ├── NotFound                      404
     │   └── UnknownToken              404
+    ├── RequestTimeout                408  the body did not arrive in time
     ├── Conflict                      409
     ├── TooLarge                      413
     ├── UnsupportedMediaType          415
@@ -69,6 +70,13 @@ class NotFound(KlinesError):
 
 class UnknownToken(NotFound):
     """A well-formed symbol that no trade and no PUT has registered."""
+
+
+class RequestTimeout(KlinesError):
+    """The client did not send its body in time."""
+
+    status = 408
+    title = "Request timeout"
 
 
 class Conflict(KlinesError):

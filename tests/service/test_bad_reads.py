@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+
+from tests.application import send_raw
 
 KLINES = "/api/v1/klines/PEPE"
 TRADES = "/api/v1/trades/PEPE"
@@ -101,17 +102,10 @@ async def known(plain_client: httpx.AsyncClient) -> AsyncIterator[httpx.AsyncCli
     yield plain_client
 
 
-async def raw_get(client: httpx.AsyncClient, target: str, method: str = "GET") -> tuple[int, str]:
+async def raw_get(client: httpx.AsyncClient, target: str) -> tuple[int, str]:
     """Send the target as it stands, which an HTTP library would tidy up; status and body."""
-    url = client.base_url
-    reader, writer = await asyncio.open_connection(url.host, url.port)
     encoded = target.replace(" ", "%20").encode("ascii")
-    writer.write(method.encode() + b" " + encoded + b" HTTP/1.1\r\nHost: klines\r\nConnection: close\r\n\r\n")
-    answer = await reader.read()
-    writer.close()
-    await writer.wait_closed()
-    head, _, body = answer.partition(b"\r\n\r\n")
-    return int(head.split(b" ")[1]), body.decode()
+    return await send_raw(client, b"GET " + encoded + b" HTTP/1.1\r\nHost: klines\r\n")
 
 
 async def test_the_table(known: httpx.AsyncClient) -> None:
@@ -170,3 +164,50 @@ async def test_symbols_of_any_script_in_nfc(known: httpx.AsyncClient) -> None:
     assert (await known.put(f"/api/v1/tokens/{composed}", json={})).status_code == 201
     assert (await known.get(f"/api/v1/klines/{decomposed}")).json()["symbol"] == composed
     assert (await known.put("/api/v1/tokens/$狗.币-1:A_B", json={})).json()["symbol"] == "$狗.币-1:A_B"
+
+
+# request head without its last empty line, status, code ("" where the server itself answers without a problem document)
+HEADS: list[tuple[bytes, int, str]] = [
+    (b"GET /health/live HTTP/1.1\r\nHost: a\r\nHost: b\r\n", 400, "host_invalid"),
+    (b"GET /health/live HTTP/1.1\r\nHost: a b\r\n", 400, "host_invalid"),
+    (b"GET /health/live HTTP/1.1\r\nHost: a/b\r\n", 400, "host_invalid"),
+    (b"GET /health/live?" + b"x" * 9000 + b" HTTP/1.1\r\nHost: a\r\n", 414, "uri_too_long"),
+    (b"GET /health/live HTTP/1.1\r\nHost: a\r\n" + b"X-A: b\r\n" * 120, 431, "headers_too_large"),
+    (b"GET /health/live HTTP/1.1\r\nHost: a\r\nX-A: " + b"x" * 40_000 + b"\r\n", 431, "headers_too_large"),
+    (b"GET /health/live HTTP/1.1\r\nHost: a\r\nAccept: text/csv\r\n", 406, "not_acceptable"),
+    (b"TRACE /health/live HTTP/1.1\r\nHost: a\r\n", 405, "method_not_allowed"),
+    (b"FOO /health/live HTTP/1.1\r\nHost: a\r\n", 400, ""),
+    (b"POST /api/v1/trades HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n", 400, ""),
+    (b"POST /api/v1/trades HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n", 400, ""),
+    (b"POST /api/v1/trades HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Length: 3\r\n", 400, ""),
+    (b"POST /api/v1/trades HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n", 400, ""),
+]
+
+
+async def test_bad_heads(known: httpx.AsyncClient) -> None:
+    wrong = []
+    for head, status, code in HEADS:
+        found, body = await send_raw(known, head)
+        if found != status or (code and f'"code":"{code}"' not in body):
+            wrong.append(f"{head[:90]!r}: expected {status} {code}, got {found} {body[:200]}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    "accept", ["*/*", "application/json", "text/html, application/*;q=0.5", "application/problem+json"]
+)
+async def test_what_can_be_accepted(known: httpx.AsyncClient, accept: str) -> None:
+    assert (await known.get(KLINES, headers={"Accept": accept})).status_code == 200
+
+
+async def test_odd_but_harmless_heads(known: httpx.AsyncClient) -> None:
+    for headers in ({"Range": "bytes=0-1"}, {"If-None-Match": "garbage"}, {"X-Forwarded-For": "1.2.3.4"}):
+        assert (await known.get(KLINES, headers=headers)).status_code == 200
+    status, _ = await send_raw(known, f"GET {known.base_url}{KLINES} HTTP/1.1\r\nHost: a\r\n".encode())
+    assert status == 200
+
+
+async def test_a_strange_origin_gets_no_permission(known: httpx.AsyncClient) -> None:
+    headers = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+    for answer in (await known.options(KLINES, headers=headers), await known.get(KLINES, headers=headers)):
+        assert not [name for name in answer.headers if name.startswith("access-control-")]

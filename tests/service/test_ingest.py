@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import time
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.application import serving, settings_for
+from klines.web import trades as web_trades
+from tests.application import send_raw, serving, settings_for
 from tests.servers import Database
 
 MS = 1_700_000_100_000
@@ -234,3 +236,31 @@ async def test_trades_follow_the_range_rules_of_bars(client: httpx.AsyncClient) 
     assert await ids(f"limit=2&to={MS + 5}") == [3, 4]
     assert await ids(f"limit=2&from={MS + 5}") == [5, 6]
     assert await ids(f"from={MS + 2}&to={MS + 4}") == [2, 3]
+
+
+POST = b"POST /api/v1/trades HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n"
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(
+    plain_client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web_trades, "BODY_SECONDS", 0.2)
+    status, body = await send_raw(plain_client, POST, b'{"trades":[')
+    assert (status, '"code":"body_too_slow"' in body) == (408, True)
+
+
+async def test_a_client_that_leaves_in_mid_body_stores_nothing_and_is_no_error(
+    plain_client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, writer = await asyncio.open_connection(plain_client.base_url.host, plain_client.base_url.port)
+    writer.write(POST + b"\r\n" + b'{"trades":[{"symbol":"GONE"')
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+    assert await stored(plain_client, "GONE") == []
+    assert [record for record in caplog.records if record.levelname in {"ERROR", "WARNING"}] == []
+
+
+async def test_a_refused_encoding_says_which_one_is_read(plain_client: httpx.AsyncClient) -> None:
+    answer = await plain_client.post("/api/v1/trades", content=b"x", headers=JSON | {"Content-Encoding": "br"})
+    assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")

@@ -1,7 +1,8 @@
-"""What stands before the routes: paths that no route may see, and HEAD as a GET without a body."""
+"""What stands before the routes: requests that no route may see, and HEAD as a GET without a body."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -10,18 +11,23 @@ from litestar.types import ASGIApp, Message, Receive, Send
 
 from klines.web.problem import MEDIA_TYPE, Problem
 
+MAX_TARGET = 8 * 1024
+MAX_HEADERS = 100
+MAX_HEADER_BYTES = 32 * 1024
+
+_HOST = re.compile(rb"[A-Za-z0-9._-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
+_OFFERED = re.compile(r"\s*(\*/\*|application/(\*|json|problem\+json|openapi\+json|vnd\.oai\.openapi\+json))\s*(;|$)")
+
 
 def gate(app: ASGIApp) -> ASGIApp:
-    """Wrap an application: 400 for a path that is not UTF-8 or holds a NUL, HEAD answered from the GET route."""
+    """Wrap an application: what breaks a rule below is answered with a problem, HEAD from the GET route."""
 
     async def gated(scope: Any, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
+        if scope["type"] != "http":
             await app(scope, receive, send)
-            return
-        problem = _path_problem(scope.get("raw_path") or scope["path"].encode())
-        if problem is not None and scope["type"] == "http":
+        elif (problem := _problem_of(scope)) is not None:
             await _refuse(problem, send)
-        elif scope["type"] == "http" and scope["method"] == "HEAD":
+        elif scope["method"] == "HEAD":
             # The server itself drops the body of an answer to HEAD; a copy leaves it the method to see.
             await app(scope | {"method": "GET"}, receive, send)
         else:
@@ -30,19 +36,44 @@ def gate(app: ASGIApp) -> ASGIApp:
     return gated
 
 
-def _path_problem(raw_path: bytes) -> Problem | None:
+def _problem_of(scope: Any) -> Problem | None:
+    return _target_problem(scope) or _headers_problem(scope["headers"]) or _accept_problem(scope["headers"])
+
+
+def _target_problem(scope: Any) -> Problem | None:
+    raw_path = scope.get("raw_path") or scope["path"].encode()
+    if len(raw_path) + len(scope["query_string"]) > MAX_TARGET:
+        return _problem(414, "URI too long", f"the target has more than {MAX_TARGET} bytes", "uri_too_long")
     path = unquote_to_bytes(raw_path)
     if b"\0" in path:
-        return _problem("the path holds a NUL")
+        return _problem(400, "Bad request", "the path holds a NUL", "path_invalid")
     try:
         path.decode("utf-8")
     except UnicodeDecodeError:
-        return _problem("the path is not UTF-8")
+        return _problem(400, "Bad request", "the path is not UTF-8", "path_invalid")
     return None
 
 
-def _problem(detail: str) -> Problem:
-    return Problem(title="Bad request", status=400, detail=detail, code="path_invalid")
+def _headers_problem(headers: list[tuple[bytes, bytes]]) -> Problem | None:
+    size = sum(len(name) + len(value) for name, value in headers)
+    if len(headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
+        detail = f"at most {MAX_HEADERS} header fields of {MAX_HEADER_BYTES} bytes together"
+        return _problem(431, "Request header fields too large", detail, "headers_too_large")
+    hosts = [value for name, value in headers if name == b"host"]
+    if len(hosts) > 1 or any(_HOST.fullmatch(host) is None for host in hosts):
+        return _problem(400, "Bad request", "Host must be one host name with at most a port", "host_invalid")
+    return None
+
+
+def _accept_problem(headers: list[tuple[bytes, bytes]]) -> Problem | None:
+    accepted = [value.decode("latin-1") for name, value in headers if name == b"accept"]
+    if not accepted or any(_OFFERED.match(part) for part in ",".join(accepted).split(",")):
+        return None
+    return _problem(406, "Not acceptable", "answers are application/json", "not_acceptable")
+
+
+def _problem(status: int, title: str, detail: str, code: str) -> Problem:
+    return Problem(title=title, status=status, detail=detail, code=code)
 
 
 async def _refuse(problem: Problem, send: Send) -> None:

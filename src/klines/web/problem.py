@@ -13,7 +13,7 @@ import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
-from klines.errors import ItemError, KlinesError, Unavailable
+from klines.errors import ItemError, KlinesError, Unavailable, UnsupportedMediaType
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 1
@@ -47,6 +47,8 @@ def from_klines_error(_: Request[Any, Any, Any], error: KlinesError) -> Response
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.warning("%s: %s", error.code, error.detail)
     headers = {"Retry-After": str(RETRY_SECONDS)} if isinstance(error, Unavailable) else {}
+    if isinstance(error, UnsupportedMediaType):
+        headers = {"Accept-Encoding": "identity"}
     problem = Problem(title=error.title, status=error.status, detail=error.detail, code=error.code)
     if error.errors:
         problem.errors = error.errors

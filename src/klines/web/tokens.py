@@ -16,6 +16,7 @@ from klines.symbol import canonical_symbol
 from klines.web.parameters import choice, documented, integer, read, words
 from klines.web.schemas import Token, TokensAnswer
 from klines.web.services import Given, Incoming, Services
+from klines.web.trades import whole_body
 
 MAX_FACTS = 16 * 1024
 MAX_METADATA = 8 * 1024
@@ -70,7 +71,7 @@ async def put_token(request: Incoming, token_symbol: FromPath[str], services: Gi
     symbol = canonical_symbol(token_symbol)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise UnsupportedMediaType("content-type: must be application/json", code="media_type_unsupported")
-    created = await services.writer.put_token(symbol, _checked(await request.body()))
+    created = await services.writer.put_token(symbol, _checked(await whole_body(request)))
     return Response(await _one(services, symbol), status_code=201 if created else 200)
 
 
