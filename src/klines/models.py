@@ -54,3 +54,25 @@ class TokenFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     decimals: Annotated[int, Meta(ge=0, le=36)] | None = None
     supply: str | None = None
     metadata: dict[str, Any] = {}
+
+
+class Token(msgspec.Struct, frozen=True):
+    """A token and its last 24 hours; decimals are text, times epoch milliseconds, the last trade's None without one."""
+
+    symbol: str
+    name: str | None
+    base: str | None
+    quote: str | None
+    decimals: int | None
+    supply: str | None
+    metadata: dict[str, Any]
+    created_at: int
+    last_price: str | None
+    last_trade_time: int | None
+    price_change_24h: str | None
+    price_change_percent_24h: str | None
+    high_24h: str | None
+    low_24h: str | None
+    volume_24h: str
+    quote_volume_24h: str
+    trades_24h: int

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from sqlalchemy import (
     ARRAY,
@@ -29,6 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from klines.interval import Interval
+from klines.models import Token
 from klines.queries.window import MOMENT
 from klines.queries.wire import Column, decimal_text, epoch_ms
 from klines.tables import klines, tokens
@@ -39,47 +40,24 @@ SORTS: tuple[Sort, ...] = ("symbol", "volume", "change", "trades", "newest")
 feeds = table("feeds", column("token_id"), column("last_time"), column("last_price"), schema="klines_internal")
 
 
-class TokenRow(NamedTuple):
-    """A token as REST shows it; decimals are text, times epoch milliseconds, the last trade's are None without one."""
-
-    token_id: int
-    symbol: str
-    name: str | None
-    base: str | None
-    quote: str | None
-    decimals: int | None
-    supply: str | None
-    metadata: dict[str, Any]
-    created_at: int
-    last_price: str | None
-    last_trade_time: int | None
-    price_change_24h: str | None
-    price_change_percent_24h: str | None
-    high_24h: str | None
-    low_24h: str | None
-    volume_24h: str
-    quote_volume_24h: str
-    trades_24h: int
-
-
 async def token_id(connection: AsyncConnection, symbol: str) -> int | None:
     """The id of a canonical symbol, None if no token has it."""
     statement = select(tokens.c.token_id).where(tokens.c.symbol == bindparam("symbol"))
     return (await connection.execute(statement, {"symbol": symbol})).scalar()
 
 
-async def one(connection: AsyncConnection, symbol: str, now: datetime) -> TokenRow | None:
+async def one(connection: AsyncConnection, symbol: str, now: datetime) -> Token | None:
     """The token with a canonical symbol."""
     found = (await connection.execute(_one(), {"symbol": symbol} | _window(now))).first()
-    return TokenRow(*found) if found else None
+    return Token(*found) if found else None
 
 
 async def listing(
     connection: AsyncConnection, now: datetime, *, search: str, sort: Sort, limit: int, offset: int
-) -> list[TokenRow]:
+) -> list[Token]:
     """Tokens whose symbol or name contains `search` (case-insensitively), best first by `sort`."""
     values = {"search": search, "limit": limit, "offset": offset} | _window(now)
-    return [TokenRow(*row) for row in await connection.execute(_listing(sort), values)]
+    return [Token(*row) for row in await connection.execute(_listing(sort), values)]
 
 
 def _window(now: datetime) -> dict[str, object]:
@@ -119,7 +97,7 @@ def _select(token: Subquery) -> Select[Any]:
     zero = literal("0")
     return (
         select(
-            *(token.c[name] for name in ("token_id", "symbol", "name", "base", "quote", "decimals")),
+            *(token.c[name] for name in ("symbol", "name", "base", "quote", "decimals")),
             decimal_text(token.c.supply),
             token.c.metadata,
             epoch_ms(token.c.created_at).label("created_at"),

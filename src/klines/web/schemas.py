@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
-from klines.models import Side
+from klines.models import Side, Token
 
 
 class Kline(msgspec.Struct, omit_defaults=True):
@@ -53,28 +51,6 @@ class TradesAnswer(msgspec.Struct):
 
     symbol: str
     trades: list[StoredTrade]
-
-
-class Token(msgspec.Struct):
-    """A token and its last 24 hours; what the last trade would tell is null without one."""
-
-    symbol: str
-    name: str | None
-    base: str | None
-    quote: str | None
-    decimals: int | None
-    supply: str | None
-    metadata: dict[str, Any]
-    created_at: int
-    last_price: str | None
-    last_trade_time: int | None
-    price_change_24h: str | None
-    price_change_percent_24h: str | None
-    high_24h: str | None
-    low_24h: str | None
-    volume_24h: str
-    quote_volume_24h: str
-    trades_24h: int
 
 
 class TokensAnswer(msgspec.Struct):

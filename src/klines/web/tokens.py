@@ -10,11 +10,11 @@ from litestar.params import FromPath
 from klines.database import reading
 from klines.errors import BadRequest, InvalidItems, ItemError, TooLarge, UnknownToken, UnsupportedMediaType
 from klines.exact import InexactError, decimal_text
-from klines.models import TokenFacts
+from klines.models import Token, TokenFacts
 from klines.queries import tokens
 from klines.symbol import canonical_symbol
 from klines.web.parameters import choice, documented, integer, read, words
-from klines.web.schemas import Token, TokensAnswer
+from klines.web.schemas import TokensAnswer
 from klines.web.services import Given, Incoming, Services
 from klines.web.trades import whole_body
 
@@ -42,7 +42,7 @@ async def get_tokens(request: Incoming, services: Given) -> Response[TokensAnswe
     query = read(request.scope["query_string"], RULES)
     async with reading(services.engine) as connection:
         rows = await tokens.listing(connection, services.now(), **query)
-    return Response(TokensAnswer([_token(row) for row in rows]), headers={"Cache-Control": "no-store"})
+    return Response(TokensAnswer(rows), headers={"Cache-Control": "no-store"})
 
 
 @get(
@@ -77,14 +77,10 @@ async def put_token(request: Incoming, token_symbol: FromPath[str], services: Gi
 
 async def _one(services: Services, symbol: str) -> Token:
     async with reading(services.engine) as connection:
-        row = await tokens.one(connection, symbol, services.now())
-    if row is None:
+        token = await tokens.one(connection, symbol, services.now())
+    if token is None:
         raise UnknownToken(f"no token is called {symbol}", code="symbol_unknown")
-    return _token(row)
-
-
-def _token(row: tokens.TokenRow) -> Token:
-    return Token(*row[1:])
+    return token
 
 
 def _checked(body: bytes) -> TokenFacts:
