@@ -21,7 +21,8 @@ APPLICATION = "klines"
 CONNECT_SECONDS = 5
 ACQUIRE_SECONDS = 2
 READ_SECONDS = 5
-WRITE_SECONDS = 15
+WRITE_SECONDS = 60
+LOCK_SECONDS = 3
 
 _GONE = (
     OSError,
@@ -38,20 +39,35 @@ _GONE = (
     asyncpg.ReadOnlySQLTransactionError,
 )
 
+_BUSY = (
+    PoolTimeout,
+    TimeoutError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,
+)
+
 
 @asynccontextmanager
 async def open_engine(
     url: str, pool_size: int = 1, statement_seconds: int = READ_SECONDS
 ) -> AsyncIterator[AsyncEngine]:
-    """The reading engine on the PostgreSQL at `url`; a statement may take `statement_seconds` (0: any time)."""
+    """The reading engine on the PostgreSQL at `url`; a statement may take `statement_seconds` (0: any time).
+
+    The URL is asyncpg's, with all that libpq reads in one (`sslmode`, several hosts, a socket's directory).
+    """
+
+    async def connect(*_: object, **__: object) -> asyncpg.Connection[Any]:
+        return await asyncpg.connect(url, timeout=CONNECT_SECONDS, server_settings=_session(statement_seconds))
+
     engine = create_async_engine(
-        "postgresql+asyncpg://" + url.partition("://")[2],
+        "postgresql+asyncpg://",
+        async_creator=connect,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=ACQUIRE_SECONDS,
         pool_pre_ping=True,
         hide_parameters=True,
-        connect_args={"timeout": CONNECT_SECONDS, "server_settings": _session(statement_seconds)},
     )
     try:
         yield engine
@@ -69,25 +85,23 @@ async def open_writers(url: str, size: int) -> AsyncIterator[asyncpg.Pool[Any]]:
         timeout=CONNECT_SECONDS,
         command_timeout=2 * WRITE_SECONDS,
         # A late trade in a compressed chunk decompresses its neighbours; one transaction may hold many of them.
-        server_settings=_session(WRITE_SECONDS) | {"timescaledb.max_tuples_decompressed_per_dml_transaction": "0"},
+        server_settings=_session(WRITE_SECONDS)
+        | {"lock_timeout": f"{LOCK_SECONDS}s", "timescaledb.max_tuples_decompressed_per_dml_transaction": "0"},
     )
     async with pool:
         yield pool
 
 
 @asynccontextmanager
-async def connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A connection of the engine; raises `Unavailable` when the database cannot answer."""
+async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection of the engine; raises `Unavailable` when the database cannot answer.
+
+    Statements are READ COMMITTED, each with a snapshot of its own: an older one can miss rows of a chunk that
+    TimescaleDB has recompressed since. What must be consistent is therefore one statement.
+    """
     with translated():
         async with engine.connect() as connection:
             yield connection
-
-
-@asynccontextmanager
-async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A connection that reads in one snapshot: its statements see the same commits."""
-    async with connected(engine) as connection:
-        yield await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
 
 @contextmanager
@@ -108,8 +122,8 @@ def translated() -> Iterator[None]:
 
 
 def _unavailable(error: BaseException) -> Unavailable:
-    busy = isinstance(error, (PoolTimeout, TimeoutError, asyncpg.InsufficientResourcesError))
-    if busy:
+    cause = getattr(getattr(error, "orig", None), "__cause__", None) or error
+    if isinstance(cause, _BUSY):
         return Unavailable("the database is busy", code="database_busy")
     return Unavailable("the database does not answer", code="database_unavailable")
 
@@ -117,6 +131,7 @@ def _unavailable(error: BaseException) -> Unavailable:
 def _session(seconds: int) -> dict[str, str]:
     return {
         "application_name": APPLICATION,
+        "default_transaction_isolation": "read committed",
         "statement_timeout": f"{seconds}s",
         "lock_timeout": f"{seconds}s",
         "idle_in_transaction_session_timeout": "30s",

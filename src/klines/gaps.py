@@ -6,7 +6,7 @@ price. Both are marked `"filled": true`. Nothing is filled before the first trad
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from klines.interval import Interval
@@ -36,35 +36,51 @@ class Grid(NamedTuple):
         return range(self.first_ms, self.end_ms, self.interval.milliseconds)
 
 
-def grid(
-    interval: Interval, limit: int, from_ms: int | None, to_ms: int | None, *, first_ms: int, last_ms: int, now_ms: int
-) -> Grid:
-    """The buckets of a request: from the one of the first trade to the present one (or the last trade's, if later)."""
-    width = interval.milliseconds
-    end = max(interval.floor(now_ms), last_ms) + width
-    if to_ms is not None:
-        end = min(end, interval.ceil(to_ms))
-    if from_ms is not None:
-        start = max(interval.ceil(from_ms), first_ms)
-        return Grid(interval, start, min(end, start + limit * width))
-    return Grid(interval, max(end - limit * width, first_ms), end)
+class Request(NamedTuple):
+    """Which buckets are asked for, as `klines.queries.window.Window` asks for bars; times in epoch milliseconds."""
+
+    interval: Interval
+    limit: int
+    from_ms: int | None
+    to_ms: int | None
+    fill: Fill
 
 
-def filled(bars: Iterable[Bar], buckets: Grid, previous_close: str | None, fill: Fill, now_ms: int) -> Iterator[str]:
-    """The JSON of every bucket in `buckets`, ascending; `bars` ascend too and lie inside it.
+def filled(request: Request, bars: Sequence[Bar], now_ms: int) -> tuple[list[str], int | None]:
+    """The JSON of every bucket asked for, ascending, and the open time of the last one (None: none).
 
-    `previous_close` is the close before the first bucket; None only where the first bucket has a bar.
+    `bars` ascend: the page of the same window without filling, and before it the last bar ahead of `from_ms`.
+    Where a page without `from_ms` has gaps, it reaches back beyond the buckets, so the close before them is in it.
     """
+    if not bars:
+        return [], None
+    buckets = _grid(request, bars, now_ms)
     given = {bar.open_ms: bar for bar in bars}
-    close = previous_close
+    close = next((bar.close for bar in reversed(bars) if bar.open_ms < buckets.first_ms), None)
+    found = []
     for open_ms in buckets.opens:
         bar = given.get(open_ms)
         if bar is not None:
             close = bar.close
-            yield bar.json
+            found.append(bar.json)
         else:
-            price = f'"{close}"' if fill == "prev" and close is not None else "null"
-            yield _flat(open_ms, buckets.interval, price, now_ms)
+            price = f'"{close}"' if request.fill == "prev" and close is not None else "null"
+            found.append(_flat(open_ms, request.interval, price, now_ms))
+    return found, buckets.opens[-1] if found else None
+
+
+def _grid(request: Request, bars: Sequence[Bar], now_ms: int) -> Grid:
+    """From the bucket of the first trade to the present one, or the last trade's if that lies ahead."""
+    interval, width = request.interval, request.interval.milliseconds
+    end = max(interval.floor(now_ms), bars[-1].open_ms) + width
+    if request.to_ms is not None:
+        end = min(end, interval.ceil(request.to_ms))
+    if request.from_ms is None:
+        # Fewer bars than asked for: the first of them is the token's first.
+        start = end - request.limit * width
+        return Grid(interval, max(start, bars[0].open_ms) if len(bars) < request.limit else start, end)
+    start = max(interval.ceil(request.from_ms), bars[0].open_ms)
+    return Grid(interval, start, min(end, start + request.limit * width))
 
 
 def _flat(open_ms: int, interval: Interval, price: str, now_ms: int) -> str:

@@ -12,7 +12,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from klines import profile
-from klines.database import connected, open_engine
+from klines.database import open_engine, reading
 from klines.errors import CannotStart
 
 
@@ -32,7 +32,7 @@ def folder() -> Path:
 
 async def upgrade(url: str, wanted_profile: str = "auto") -> Status:
     """Bring the database at `url` to the newest revision; other processes that try the same wait for this one."""
-    async with open_engine(url) as engine, connected(engine) as connection:
+    async with open_engine(url) as engine, reading(engine) as connection:
         await connection.run_sync(_upgrade, wanted_profile)
         await connection.commit()
         return await connection.run_sync(_status)
@@ -40,7 +40,7 @@ async def upgrade(url: str, wanted_profile: str = "auto") -> Status:
 
 async def status(url: str) -> Status:
     """Where the database at `url` stands; changes nothing."""
-    async with open_engine(url) as engine, connected(engine) as connection:
+    async with open_engine(url) as engine, reading(engine) as connection:
         return await connection.run_sync(_status)
 
 

@@ -25,6 +25,8 @@ AVAILABLE = """
     SELECT coalesce(installed_version, default_version) FROM pg_available_extensions WHERE name = 'timescaledb'
 """
 
+SCHEMA = "SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'timescaledb'"
+
 
 class Choice(NamedTuple):
     """A profile and, in words, why it was chosen."""
@@ -85,13 +87,17 @@ def _timescale(connection: Connection) -> Choice:
 def _edition(connection: Connection, version: str) -> Choice:
     trial = connection.begin_nested()
     try:
-        connection.execute(text("CREATE EXTENSION IF NOT EXISTS timescaledb"))
+        connection.execute(text("CREATE EXTENSION IF NOT EXISTS timescaledb SCHEMA public"))
         licence = connection.execute(text("SHOW timescaledb.license")).scalar_one()
+        schema = connection.execute(text(SCHEMA)).scalar_one()
     except DBAPIError as error:
         trial.rollback()
         return Choice("plain", f"TimescaleDB {version} cannot be created here: {error.orig}")
     if licence != "timescale":
         trial.rollback()
         return Choice("plain", f"TimescaleDB {version} is the Apache edition: continuous aggregates need Community")
+    if schema != "public":
+        trial.rollback()
+        return Choice("plain", f"TimescaleDB {version} lives in the schema {schema}: public is needed")
     trial.commit()
     return Choice("timescale", f"TimescaleDB {version} Community")

@@ -6,7 +6,7 @@ import difflib
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args, get_origin
 from urllib.parse import quote
 
 import msgspec
@@ -50,7 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
         bool, Meta(description="register an unknown symbol at its first trade; false: refuse the trade")
     ] = True
     klines_max_future_seconds: Annotated[
-        int, Meta(ge=0, le=86400, description="how far ahead of the clock a trade's time may lie")
+        int, Meta(ge=0, le=3600, description="how far ahead of the clock a trade's time may lie")
     ] = 60
     klines_closed_max_age: Annotated[
         int, Meta(ge=0, le=86400, description="seconds a shared cache may keep an answer in which every bar is closed")
@@ -99,13 +99,14 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     for name in environ:
         _refuse_unknown(name, known)
     given = {name: environ[name] for name in known if environ.get(name, "") != ""}
+    if "LOG_LEVEL" in given:
+        given["LOG_LEVEL"] = given["LOG_LEVEL"].lower()
     settings = Settings()
     for name, value in given.items():
         try:
             settings = msgspec.structs.replace(settings, **_convert(name, value))
         except msgspec.ValidationError as error:
-            reason = str(error).partition(" - at ")[0]
-            raise InvalidSettings(f"{name}={value!r}: {reason}") from None
+            raise InvalidSettings(f"{name}={value!r}: {_rule(name, str(error))}") from None
     return _checked(settings)
 
 
@@ -116,6 +117,16 @@ def _refuse_unknown(name: str, known: Collection[str]) -> None:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6 if ours else NEAR_ENOUGH)
     if ours or (near and "_" in name):
         raise InvalidSettings(f"{name}: no such setting" + (f", did you mean {near[0]}?" if near else ""))
+
+
+def _rule(name: str, message: str) -> str:
+    field = next(field for field in msgspec.structs.fields(Settings) if field.encode_name == name)
+    wanted = field.type.__origin__
+    if get_origin(wanted) is Literal:
+        return "must be one of " + " ".join(get_args(wanted))
+    # "Expected `int` >= 1 - at `$.PORT`" in words
+    rule = message.partition(" - at ")[0].replace("Expected `int`, got `str`", "must be an integer")
+    return rule.replace("Expected `int`", "must be").replace("Expected `bool`, got `str`", "must be true or false")
 
 
 def _convert(name: str, value: str) -> dict[str, object]:

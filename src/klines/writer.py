@@ -7,6 +7,7 @@ conflict and dropped.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, LiteralString
@@ -14,13 +15,15 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import asyncpg
 import msgspec
 
-from klines.database import translated
+from klines.database import ACQUIRE_SECONDS, translated
 from klines.errors import InvalidItems, ItemError, Unavailable
 from klines.models import Receipt, TokenFacts, Trade
 from klines.timestamp import to_datetime
 
 MAX_KNOWN_TOKENS = 100_000
 ATTEMPTS = 3
+
+logger = logging.getLogger("klines.writer")
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]
@@ -45,7 +48,7 @@ INSERT: LiteralString = """
 """
 
 CONFLICTS: LiteralString = """
-    SELECT count(*)
+    SELECT count(*), min(batch.token_id), min(batch.trade_id)
     FROM unnest($1::integer[], $2::bigint[], $3::timestamptz[], $4::text[]::numeric[], $5::text[]::numeric[],
                 $6::text[]::public.trade_side[]) AS batch (token_id, trade_id, time, price, amount, side)
     JOIN public.trades AS stored USING (token_id, trade_id, time)
@@ -82,7 +85,7 @@ class TradeWriter:
         with translated():
             for attempt in range(1, ATTEMPTS + 1):
                 try:
-                    async with self._pool.acquire() as connection:
+                    async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
                         return await self._write(connection, trades)
                 except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError) as error:
                     # Only writers outside the service can cause it: they may lock in another order.
@@ -100,7 +103,9 @@ class TradeWriter:
             conflicts = 0
             if inserted < len(trades):
                 times = columns[2]
-                conflicts = await connection.fetchval(CONFLICTS, *columns, min(times), max(times))
+                ((conflicts, *example),) = await connection.fetch(CONFLICTS, *columns, min(times), max(times))
+                if conflicts:
+                    logger.warning("%d conflicting trades dropped, such as token %s trade %s", conflicts, *example)
         # Only committed ids are remembered: a rolled back registration would leave a token that does not exist.
         if len(self._token_ids) + len(fresh) <= MAX_KNOWN_TOKENS:
             self._token_ids.update(fresh)

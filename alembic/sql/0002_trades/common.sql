@@ -47,7 +47,8 @@ COMMENT ON TABLE public.trades IS
 CREATE FUNCTION klines_internal.refuse_change_v1() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF TG_OP = 'DELETE' AND current_setting('klines.forgetting', true) = 'on' THEN
+    IF TG_OP = 'DELETE' AND current_setting('klines.forgetting', true) = 'on'
+       AND klines_internal.storage_profile() = 'plain' THEN
         RETURN NULL;
     END IF;
     RAISE EXCEPTION 'trades are append only: % is refused', TG_OP
@@ -59,3 +60,19 @@ $$;
 CREATE TRIGGER trades_append_only
     BEFORE UPDATE OR DELETE OR TRUNCATE ON public.trades
     FOR EACH STATEMENT EXECUTE FUNCTION klines_internal.refuse_change_v1();
+
+-- Services and importers remember which id a symbol has; a token is for good, only what is known of it changes.
+CREATE FUNCTION klines_internal.refuse_token_change_v1() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF TG_OP <> 'UPDATE' OR (new.token_id, new.symbol) IS DISTINCT FROM (old.token_id, old.symbol) THEN
+        RAISE EXCEPTION 'a token keeps its id and its symbol: % is refused', TG_OP
+            USING ERRCODE = 'feature_not_supported';
+    END IF;
+    RETURN new;
+END;
+$$;
+
+CREATE TRIGGER tokens_keep_their_identity
+    BEFORE UPDATE OR DELETE ON public.tokens
+    FOR EACH ROW EXECUTE FUNCTION klines_internal.refuse_token_change_v1();

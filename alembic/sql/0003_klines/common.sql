@@ -64,6 +64,7 @@ CREATE FUNCTION klines_internal.fold_trades_v1() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     earliest timestamptz;
+    latest   timestamptz;
     changed  text;
     level    record;
 BEGIN
@@ -92,7 +93,12 @@ BEGIN
         RETURN NULL;
     END IF;
 
-    SELECT min(time) INTO earliest FROM inserted;
+    SELECT min(time), max(time) INTO earliest, latest FROM inserted;
+    -- A trade that never could be taken back must not be the last one for days.
+    IF latest > clock_timestamp() + INTERVAL '1 hour' THEN
+        RAISE EXCEPTION 'a trade at % lies in the future', latest
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'trades_time_not_future', TABLE = 'trades';
+    END IF;
     IF earliest < (SELECT floor FROM klines_internal.retention) THEN
         RAISE EXCEPTION 'a trade at % is older than the retained trades', earliest
             USING ERRCODE = 'check_violation', CONSTRAINT = 'trades_not_forgotten', TABLE = 'trades';
@@ -100,6 +106,10 @@ BEGIN
 
     -- A late trade's bar may have retired: bring it back, so that the merge below has all of it.
     FOR level IN SELECT * FROM klines_internal.levels WHERE seam > earliest ORDER BY seconds LOOP
+        -- An older snapshot may miss rows of an aggregate that was recompressed since.
+        IF current_setting('transaction_isolation') <> 'read committed' THEN
+            RAISE EXCEPTION 'a late trade must be written in READ COMMITTED' USING ERRCODE = 'serialization_failure';
+        END IF;
         EXECUTE format($late$
             INSERT INTO klines_internal.live_klines
             SELECT a.token_id, $1, a.time, a.open, a.high, a.low, a.close, a.volume, a.quote_volume, a.trades,

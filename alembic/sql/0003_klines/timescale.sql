@@ -104,6 +104,11 @@ DECLARE
     until timestamptz;
     wrong bigint;
 BEGIN
+    -- A token whose writer takes its time is left for the next run: nobody waits for it here.
+    PERFORM FROM klines_internal.feeds WHERE token_id = token FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
     -- The writers' lock, and as an update: a writer on an older snapshot fails instead of missing what is deleted.
     UPDATE klines_internal.feeds SET sequence = sequence WHERE token_id = token;
     SELECT max(time) INTO until FROM (
@@ -187,20 +192,29 @@ $$;
 SELECT public.add_job('klines_internal.retire_klines_v1', INTERVAL '1 minute', fixed_schedule => false);
 
 -- Drops raw trades older than `before` for good; their bars stay, and late trades for them are refused from now on.
+-- Refreshing seconds over dropped trades would delete them, so the late policy must begin above the floor before
+-- anything is dropped: a call that had to move it, or that meets a refresh under way, leaves the dropping to the next.
 CREATE PROCEDURE klines_internal.forget_trades_v1(before timestamptz)
     LANGUAGE plpgsql AS $$
 DECLARE
-    above interval := greatest(now() - before - INTERVAL '1 day', INTERVAL '1 day');
+    -- A day is one chunk: what is dropped ends that much before the window begins.
+    above interval := greatest(now() - before - INTERVAL '1 day', INTERVAL '6 hours');
+    moved bigint;
 BEGIN
     UPDATE klines_internal.retention SET floor = greatest(floor, before);
-    -- Refreshing seconds over dropped trades would delete them: the late policy must begin above the floor.
     PERFORM public.alter_job(job_id, config => config || jsonb_build_object('start_offset', above::text))
     FROM timescaledb_information.jobs
     WHERE proc_name = 'policy_refresh_continuous_aggregate'
       AND (config ->> 'mat_hypertable_id')::integer = (
           SELECT mat_hypertable_id FROM _timescaledb_catalog.continuous_agg WHERE user_view_name = 'aggregate_1s')
       AND coalesce((config ->> 'start_offset')::interval > above, true);
+    GET DIAGNOSTICS moved = ROW_COUNT;
     COMMIT;
-    PERFORM public.drop_chunks('public.trades', older_than => before);
+    IF moved = 0 AND NOT EXISTS (
+        SELECT FROM timescaledb_information.job_stats AS s JOIN timescaledb_information.jobs AS j USING (job_id)
+        WHERE j.proc_name = 'policy_refresh_continuous_aggregate' AND s.job_status = 'Running'
+    ) THEN
+        PERFORM public.drop_chunks('public.trades', older_than => before);
+    END IF;
 END;
 $$;

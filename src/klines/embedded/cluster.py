@@ -50,6 +50,8 @@ SETTINGS = {
     "max_wal_size": "2GB",
     "autovacuum_naptime": "15s",
     "max_connections": "200",
+    # Every chunk that a statement touches is a lock, and a token's history has a chunk for every day.
+    "max_locks_per_transaction": "1024",
     "password_encryption": "scram-sha-256",
     "logging_collector": "off",
     "log_destination": "stderr",

@@ -23,8 +23,10 @@ from klines.timestamp import to_datetime
 from klines.writer import ATTEMPTS, REGISTER
 
 SLICE_ROWS = 20_000
+SLICE_DAYS = 100
 SESSION = {
     "application_name": "klines import",
+    "default_transaction_isolation": "read committed",
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "timescaledb.max_tuples_decompressed_per_dml_transaction": "0",
@@ -51,13 +53,20 @@ ORDER: LiteralString = "CREATE INDEX ON pg_temp.incoming (time_us, number) INCLU
 
 MAKE_VISIBLE: LiteralString = "VACUUM (ANALYZE) pg_temp.incoming"
 
-# The last row of the slice that follows the row ($1, $2).
+# The last row of the slice that follows the row ($1, $2), and its size: at most $3 rows of at most $4 days, as every
+# day is a chunk that the transaction locks.
 SLICE_END: LiteralString = """
-    SELECT time_us, number
+    SELECT time_us, number, count
     FROM (
-        SELECT time_us, number FROM pg_temp.incoming
-        WHERE (time_us, number) > ($1, $2) ORDER BY time_us, number LIMIT $3
+        SELECT time_us, number, row_number() OVER slice AS count,
+               dense_rank() OVER (ORDER BY time_us / 86400000000) AS day
+        FROM (
+            SELECT time_us, number FROM pg_temp.incoming
+            WHERE (time_us, number) > ($1, $2) ORDER BY time_us, number LIMIT $3
+        ) AS following
+        WINDOW slice AS (ORDER BY time_us, number)
     ) AS slice
+    WHERE day <= $4
     ORDER BY time_us DESC, number DESC LIMIT 1
 """
 
@@ -176,9 +185,9 @@ async def _refuse_unregistered(connection: Connection) -> None:
 async def _store(connection: Connection, rows: int, slice_rows: int, on_progress: OnProgress) -> Receipt:
     receipt, after = Receipt(0, 0, 0, 0), BEFORE_ALL
     on_progress(Step("storing", 0, 0.0))
-    while (found := await connection.fetchrow(SLICE_END, *after, slice_rows)) is not None:
-        last = Place(*found)
-        size = min(slice_rows, rows - receipt.received)
+    while (found := await connection.fetchrow(SLICE_END, *after, slice_rows, SLICE_DAYS)) is not None:
+        *place, size = found
+        last = Place(*place)
         receipt += await _attempted(connection, after, last, size)
         on_progress(Step("storing", receipt.received, receipt.received / rows))
         after = last

@@ -18,13 +18,14 @@ from sqlalchemy import (
     literal_column,
     select,
     table,
+    union_all,
 )
 from sqlalchemy import Interval as Span
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from klines.gaps import Bar
 from klines.interval import Interval
-from klines.queries.window import MOMENT, Shape, Window
+from klines.queries.window import BEFORE, MOMENT, Shape, Window
 from klines.queries.wire import Column, decimal_text, epoch_ms, json_array, json_object, quoted
 from klines.tables import klines
 
@@ -48,7 +49,7 @@ async def page(connection: AsyncConnection, token_id: int, interval: Interval, w
 async def rows(
     connection: AsyncConnection, token_id: int, interval: Interval, window: Window, now: datetime
 ) -> list[Bar]:
-    """The bars of a window one by one, ascending."""
+    """The bars of a window one by one, ascending; if it has a beginning, the last bar before it comes first."""
     values = window.values(token_id) | {"now": now}
     return [Bar(*row) for row in await connection.execute(_rows(interval, window.shape), values)]
 
@@ -63,6 +64,9 @@ def _page(interval: Interval, shape: Shape) -> Select[Any]:
 @cache
 def _rows(interval: Interval, shape: Shape) -> Select[Any]:
     bars = _bars(interval, shape)
+    if shape.begins:
+        # In one statement with the page, so that both are of one moment.
+        bars = union_all(select(bars), select(_bars(interval, BEFORE))).subquery("with_previous")
     return select(epoch_ms(bars.c.time), decimal_text(bars.c.close), _json(bars, interval)).order_by(bars.c.time)
 
 

@@ -25,6 +25,7 @@ from sqlalchemy import (
     or_,
     select,
     table,
+    true,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -76,16 +77,23 @@ def _listing(sort: Sort) -> Select[Any]:
     wanted: Column = func.lower(bindparam("search"))
     names = (tokens.c.symbol, tokens.c.name)
     found = select(tokens).where(or_(*(func.strpos(func.lower(name), wanted) > 0 for name in names)))
-    statement = _select(found.subquery("token"))
-    columns = statement.selected_columns
-    order: dict[Sort, Any] = {
-        "symbol": columns.symbol,
+    if sort in {"symbol", "newest"}:
+        # What can be sorted without the bars is cut before they are read.
+        order = [tokens.c.created_at.desc()] if sort == "newest" else []
+        found = _paged(found.order_by(*order, tokens.c.symbol))
+        columns = (statement := _select(found.subquery("token"))).selected_columns
+        return statement.order_by(*([columns.created_at.desc()] if sort == "newest" else []), columns.symbol)
+    columns = (statement := _select(found.subquery("token"))).selected_columns
+    best: dict[str, Any] = {
         "volume": cast(columns.quote_volume_24h, Numeric).desc(),
         "change": cast(columns.price_change_percent_24h, Numeric).desc().nulls_last(),
         "trades": columns.trades_24h.desc(),
-        "newest": columns.created_at.desc(),
     }
-    return statement.order_by(order[sort], columns.symbol).limit(bindparam("limit")).offset(bindparam("offset"))
+    return _paged(statement.order_by(best[sort], columns.symbol))
+
+
+def _paged(statement: Select[Any]) -> Select[Any]:
+    return statement.limit(bindparam("limit")).offset(bindparam("offset"))
 
 
 def _select(token: Subquery) -> Select[Any]:
@@ -113,31 +121,31 @@ def _select(token: Subquery) -> Select[Any]:
         )
         .select_from(token)
         .outerjoin(feeds, feeds.c.token_id == token.c.token_id)
-        .outerjoin(day, day.c.token_id == token.c.token_id)
+        .outerjoin(day, true())
     )
 
 
-def _day(token: Subquery) -> Subquery:
+def _day(token: Subquery) -> Any:
+    # Per token, by index: at most 84 bars each.
     minutes, hours = klines[Interval.M1], klines[Interval.H1]
     start, hour = bindparam("start", type_=MOMENT), bindparam("hour", type_=MOMENT)
-    names = ("token_id", "time", "open", "high", "low", "volume", "quote_volume", "trades")
-    ids = select(token.c.token_id)
+    names = ("time", "open", "high", "low", "volume", "quote_volume", "trades")
     bars = (
         select(*(minutes.c[name] for name in names))
-        .where(minutes.c.token_id.in_(ids), minutes.c.time >= start, minutes.c.time < hour)
-        .union_all(select(*(hours.c[name] for name in names)).where(hours.c.token_id.in_(ids), hours.c.time >= hour))
+        .where(minutes.c.token_id == token.c.token_id, minutes.c.time >= start, minutes.c.time < hour)
+        .correlate(token)
+        .union_all(
+            select(*(hours.c[name] for name in names))
+            .where(hours.c.token_id == token.c.token_id, hours.c.time >= hour)
+            .correlate(token)
+        )
         .subquery("bars")
     )
-    return (
-        select(
-            bars.c.token_id,
-            func.array_agg(bars.c.open, type_=ARRAY(Numeric)).aggregate_order_by(bars.c.time).label("opens"),
-            func.max(bars.c.high).label("high"),
-            func.min(bars.c.low).label("low"),
-            func.sum(bars.c.volume).label("volume"),
-            func.sum(bars.c.quote_volume).label("quote_volume"),
-            func.sum(bars.c.trades).label("trades"),
-        )
-        .group_by(bars.c.token_id)
-        .subquery("day")
-    )
+    return select(
+        func.array_agg(bars.c.open, type_=ARRAY(Numeric)).aggregate_order_by(bars.c.time).label("opens"),
+        func.max(bars.c.high).label("high"),
+        func.min(bars.c.low).label("low"),
+        func.sum(bars.c.volume).label("volume"),
+        func.sum(bars.c.quote_volume).label("quote_volume"),
+        func.sum(bars.c.trades).label("trades"),
+    ).lateral("day")

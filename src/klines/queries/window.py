@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from sqlalchemy import DateTime, Integer, Select, bindparam
+from sqlalchemy import DateTime, Integer, Select, bindparam, literal_column
 
 from klines.timestamp import to_datetime
 
@@ -34,14 +34,17 @@ class Window(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """Which ends a window has."""
+    """Which ends a window has; `before` turns it into the one row before its beginning."""
 
     begins: bool
     ends: bool
+    before: bool = False
 
     def restrict(self, statement: Select[Any], source: Any) -> Select[Any]:
         """The rows of `source` (with `token_id` and `time`) inside the window, unordered."""
         statement = statement.where(source.c.token_id == bindparam("token", type_=Integer))
+        if self.before:
+            return statement.where(source.c.time < bindparam("begin", type_=MOMENT))
         if self.begins:
             statement = statement.where(source.c.time >= bindparam("begin", type_=MOMENT))
         if self.ends:
@@ -50,5 +53,10 @@ class Shape(NamedTuple):
 
     def page(self, statement: Select[Any], *order: Any) -> Select[Any]:
         """Ordered and limited: with a beginning the page runs forward from it, without one it ends at the end."""
-        ordering = [column.asc() if self.begins else column.desc() for column in order]
-        return statement.order_by(*ordering).limit(bindparam("page", type_=Integer))
+        forward = self.begins and not self.before
+        ordering = [column.asc() if forward else column.desc() for column in order]
+        limit: Any = literal_column("1") if self.before else bindparam("page", type_=Integer)
+        return statement.order_by(*ordering).limit(limit)
+
+
+BEFORE = Shape(begins=True, ends=False, before=True)

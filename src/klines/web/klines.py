@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from klines.database import reading
 from klines.errors import BadRequest
-from klines.gaps import FILLS, Fill, filled, grid
+from klines.gaps import FILLS, Fill, filled
+from klines.gaps import Request as FillRequest
 from klines.interval import NAMES, Interval, parse_interval
 from klines.queries import klines
 from klines.queries.window import Window
@@ -86,30 +87,15 @@ async def _page(connection: AsyncConnection, token_id: int, query: Query, now: d
     window = Window(query.limit, query.from_us, query.to_us)
     if query.fill == "none":
         return await klines.page(connection, token_id, query.interval, window, now)
-    oldest = await klines.rows(connection, token_id, query.interval, Window(1, from_us=0), now)
-    if not oldest:
-        return klines.Page("", None)
-    newest = await klines.rows(connection, token_id, query.interval, Window(1), now)
-    now_ms = to_us(now) // 1000
-    buckets = grid(
-        query.interval,
-        query.limit,
-        None if query.from_us is None else -(-query.from_us // 1000),
-        None if query.to_us is None else -(-query.to_us // 1000),
-        first_ms=oldest[0].open_ms,
-        last_ms=newest[0].open_ms,
-        now_ms=now_ms,
-    )
-    if buckets.first_ms >= buckets.end_ms:
-        return klines.Page("", None)
-    inside = Window(query.limit, buckets.first_ms * 1000, buckets.end_ms * 1000)
-    bars = await klines.rows(connection, token_id, query.interval, inside, now)
-    before = []
-    if not bars or bars[0].open_ms > buckets.first_ms:
-        before = await klines.rows(connection, token_id, query.interval, Window(1, to_us=buckets.first_ms * 1000), now)
-    previous = before[0].close if before else None
-    text = ",".join(filled(bars, buckets, previous, query.fill, now_ms))
-    return klines.Page(text, buckets.end_ms - query.interval.milliseconds)
+    bars = await klines.rows(connection, token_id, query.interval, window, now)
+    request = FillRequest(query.interval, query.limit, _up(query.from_us), _up(query.to_us), query.fill)
+    rows, last_open_ms = filled(request, bars, to_us(now) // 1000)
+    return klines.Page(",".join(rows), last_open_ms)
+
+
+def _up(time_us: int | None) -> int | None:
+    # Open times are whole milliseconds: one at or after a time is one at or after the next of them.
+    return None if time_us is None else -(-time_us // 1000)
 
 
 def _cache_control(services: Services, query: Query, page: klines.Page, now: datetime) -> str | None:
