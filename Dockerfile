@@ -23,7 +23,7 @@ COPY deploy/ready.py /opt/klines/ready.py
 
 FROM python:3.13-slim-bookworm
 LABEL org.opencontainers.image.title="klines" \
-    org.opencontainers.image.description="Exact candlesticks and live streams for meme-token platforms"
+    org.opencontainers.image.description="Exact candlesticks for meme-token platforms"
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin klines
 # Owned by root: the service cannot change its own code.
 COPY --from=build /opt/klines /opt/klines

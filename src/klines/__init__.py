@@ -1,4 +1,4 @@
-"""klines: trades in, exact candlesticks and live streams out, on a database that analysts can query.
+"""klines: trades in, exact candlesticks out, on a database that analysts can query.
 
 The flow, in the direction in which modules may import each other (`tests/house` holds them to it)::
 
@@ -6,7 +6,8 @@ The flow, in the direction in which modules may import each other (`tests/house`
                                                              │
                              web ◄── queries ◄── klines_1s … klines_1d
 
-Start with `interval`, `tables` and `alembic/sql/0001_trades_and_klines`, then `writer` and `queries`.
+Start with `interval`, `tables` and `alembic/sql/0003_klines`, then `writer` and `queries`. Database objects
+carry a version (`fold_trades_v1`), so that a later migration can bring a new one beside the old.
 """
 
 __version__ = "0.1.0"

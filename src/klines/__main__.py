@@ -28,7 +28,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands)
 @click.version_option(__version__, prog_name="klines")
 def commands() -> None:
-    """Exact candlesticks and live streams for meme-token platforms."""
+    """Exact candlesticks for meme-token platforms."""
 
 
 for command in (serve_command, import_command, mock_command, db_group, verify_command):

@@ -1,4 +1,4 @@
-"""The relation contract as SQLAlchemy tables: what SQL users and `klines.queries` may rely on. No behaviour.
+"""The relation contract as SQLAlchemy tables: what SQL users may rely on, and what reads name. No behaviour.
 
 The DDL is in `alembic/sql`; `tests/storage` compares the two. `klines_*` are views in both storage profiles.
 """

@@ -8,7 +8,6 @@ again. Decimals are JSON strings or numbers and are taken from their text. Unkno
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Literal
 
 import msgspec
 
@@ -29,7 +28,7 @@ class TradeItem(msgspec.Struct, forbid_unknown_fields=True):
     trade_id: int
     price: msgspec.Raw
     amount: msgspec.Raw
-    side: Literal["buy", "sell"]
+    side: str
     time: int | str | None = None
     time_us: int | None = None
 
@@ -104,7 +103,7 @@ def _trade(item: TradeItem, rules: TradeRules) -> Trade:
 def _number_text(field: str, raw: msgspec.Raw) -> str:
     text = bytes(raw).decode("ascii", "replace")
     if text[:1] == '"':
-        return text[1:-1]
+        return text[1:-1] if "\\" not in text else str(msgspec.json.decode(raw))
     if text[:1] not in "-0123456789" or not text:
         raise BrokenRule(field, "must be a decimal number, as a string or a number")
     return text
@@ -128,4 +127,6 @@ def _time_us(item: TradeItem) -> int:
 
 def _item_error(place: str, message: str) -> ItemError:
     rule, _, path = message.partition(" - at `$")
+    if rule.startswith("Expected `int | str | null`"):
+        rule = "must be epoch milliseconds or ISO-8601 with an offset"
     return ItemError(place + path.rstrip("`"), rule)

@@ -91,7 +91,7 @@ async def test_sql_runs(database: Database, statement: str) -> None:
 
 async def test_requests_are_answered(plain_client: httpx.AsyncClient) -> None:
     seen = 0
-    await plain_client.put("/api/v1/tokens/MOONCAT-SOL", json={})
+    await plain_client.put("/api/v1/tokens/WIFHAT-USDC", json={})
     for block in blocks("console"):
         for line in re.sub(r"\\\n", "", block).split("$ ")[1:]:
             words = shlex.split(line)

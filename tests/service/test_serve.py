@@ -110,15 +110,15 @@ def test_another_process_takes_the_mock_feed_over(plain: Database) -> None:
 @pytest.mark.parametrize(
     ("setting", "value", "said"),
     [
-        ("PORT", "70000", "PORT='70000': Expected `int` <= 65535"),
-        ("PORT", "ten", "PORT='ten': Expected `int`, got `str`"),
-        ("WORKERS", "0", "WORKERS='0': Expected `int` >= 1"),
-        ("LOG_LEVEL", "loud", "LOG_LEVEL='loud': Invalid enum value 'loud'"),
-        ("MOCK_DATA_INTERVAL", "-1", "MOCK_DATA_INTERVAL='-1': Expected `int` >= 0"),
+        ("PORT", "70000", "PORT='70000': must be <= 65535"),
+        ("PORT", "ten", "PORT='ten': must be an integer"),
+        ("WORKERS", "0", "WORKERS='0': must be >= 1"),
+        ("LOG_LEVEL", "loud", "LOG_LEVEL='loud': must be one of debug info warning error"),
+        ("MOCK_DATA_INTERVAL", "-1", "MOCK_DATA_INTERVAL='-1': must be >= 0"),
         ("MOCK_DATA_INTERVALL", "1", "MOCK_DATA_INTERVALL: no such setting, did you mean MOCK_DATA_INTERVAL?"),
         ("KLINES_DATADIR", "x", "KLINES_DATADIR: no such setting, did you mean KLINES_DATA_DIR?"),
         ("DATABASE_URL", "sqlite://", "DATABASE_URL: must start with postgresql://"),
-        ("DATABASE_URL", "postgresql://klines@127.0.0.1:1/klines", "the database does not answer"),
+        ("DATABASE_URL", "postgresql://klines@127.0.0.1:1/klines", "the database cannot be used: "),
         ("DATABASE_PASSWORD_FILE", "/nowhere", "DATABASE_PASSWORD_FILE: needs a DATABASE_URL with a user"),
         ("MOCK_TOKENS", "A=calm", "MOCK_TOKENS"),
         ("KLINES_DATA_DIR", "/proc/nowhere", "/proc/nowhere"),
@@ -173,3 +173,34 @@ def test_stopping_leaves_no_process(data_dir: Path) -> None:
         assert len(started) > 2
         assert running.stop() == 0
     assert psutil.wait_procs(started, timeout=10)[1] == []
+
+
+def test_a_url_may_carry_what_libpq_reads(plain: Database) -> None:
+    told = klines("db", "status", DATABASE_URL=f"{plain.url}&sslmode=prefer")
+    assert told.returncode == 0, told.stderr
+
+
+def test_a_url_that_the_driver_cannot_read_is_one_line(plain: Database) -> None:
+    for url in (f"{plain.url}&nonsense=1", "postgresql://[::1/klines", f"{plain.url}&sslmode=sometimes"):
+        ended = klines("serve", PORT="0", DATABASE_URL=url)
+        assert ended.returncode == 3, ended.stderr
+        assert len(ended.stderr.strip().splitlines()) == 1, ended.stderr
+
+
+def test_the_reason_of_a_refusing_server_is_told(plain: Database) -> None:
+    nowhere = plain.url.replace(plain.name, "no_such_database")
+    for command in (["serve"], ["db", "status"], ["db", "upgrade"], ["verify", "PEPE"]):
+        ended = klines(*command, PORT="0", DATABASE_URL=nowhere)
+        assert ended.returncode == 3, ended.stderr
+        assert ended.stderr.strip() == 'klines: the database cannot be used: database "no_such_database" does not exist'
+
+
+def test_the_loopback_address_is_told_with_its_password(data_dir: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    with service(KLINES_DATA_DIR=str(data_dir), KLINES_POSTGRES_PORT=port) as running:
+        running.url()
+        told = klines("db", "url", KLINES_DATA_DIR=str(data_dir), KLINES_POSTGRES_PORT=port)
+        address = told.stdout.strip()
+        assert f"@127.0.0.1:{port}/klines" in address
+        run(lambda: _execute(address, "SELECT count(*) FROM klines_1m"))

@@ -512,3 +512,15 @@ def test_a_file_gets_few_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = stream.getvalue().splitlines()
     assert 3 <= len(lines) <= 15
     assert all(line.startswith("checking: ") and line.isprintable() for line in lines)
+
+
+async def test_a_file_over_many_days_goes_in_slices_of_few(
+    database: Database, connection: asyncpg.Connection[Any], file: Path
+) -> None:
+    """Every day is a chunk, and every chunk that a transaction touches is a lock of the server's."""
+    trades = [Trade("AAA", day, 1_300_000_000_000_000 + day * DAY_US, "1", "1", "buy") for day in range(350)]
+    file.write_text(csv_of(trades))
+    steps: list[Step] = []
+    assert await run_import(database, file, slice_rows=20_000, on_progress=steps.append) == Receipt(350, 350, 0, 0)
+    assert [step.rows for step in steps if step.phase == "storing"] == [0, 100, 200, 300, 350]
+    assert await connection.fetchval("SELECT count(*) FROM klines_1d") == 350

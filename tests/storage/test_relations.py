@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
 import pytest
 
 from klines import migrations
+from klines.database import open_writers
 from klines.interval import Interval
 from klines.models import Trade
 from klines.profile import PROFILES
@@ -156,9 +158,51 @@ async def test_forgotten_trades_leave_their_bars(
     day = 86_400_000_000
     old, new = trade(1), trade(2, time_us=trade(1).time_us + 40 * day)
     await writer.write([old, new])
-    await connection.execute("CALL klines_internal.forget_trades_v1('2023-11-20T00:00:00Z')")
+    for _ in range(2):
+        await connection.execute("CALL klines_internal.forget_trades_v1('2023-11-20T00:00:00Z')")
     assert await connection.fetchval("SELECT array_agg(trade_id) FROM trades") == [2]
     assert await connection.fetchval("SELECT sum(trades)::int FROM klines_1d") == 2
     with pytest.raises(Exception, match="older than the retained trades"):
         await writer.write([trade(3)])
     assert await connection.fetchval("SELECT sum(trades)::int FROM klines_1d") == 2
+
+
+async def test_a_trade_of_the_future_is_refused_from_any_writer(connection: asyncpg.Connection[Any]) -> None:
+    await connection.execute("INSERT INTO tokens (symbol) VALUES ('PEPE')")
+    insert = "INSERT INTO trades SELECT token_id, 1, now() + $1, 1, 1, 'buy' FROM tokens"
+    with pytest.raises(asyncpg.CheckViolationError, match="lies in the future"):
+        await connection.execute(insert, timedelta(hours=2))
+    await connection.execute(insert, timedelta(minutes=1))
+    assert await connection.fetchval("SELECT count(*) FROM klines_1s") == 1
+
+
+@pytest.mark.parametrize(
+    "statement", ["DELETE FROM tokens", "UPDATE tokens SET symbol = 'OTHER'", "UPDATE tokens SET token_id = DEFAULT"]
+)
+async def test_a_token_keeps_its_identity(connection: asyncpg.Connection[Any], statement: str) -> None:
+    await connection.execute("INSERT INTO tokens (symbol) VALUES ('PEPE')")
+    with pytest.raises(asyncpg.FeatureNotSupportedError, match="keeps its id and its symbol"):
+        await connection.execute(statement)
+    assert await connection.execute("UPDATE tokens SET name = 'Pepe'") == "UPDATE 1"
+
+
+async def test_writers_behind_a_held_token_do_not_keep_the_others_waiting(
+    connection: asyncpg.Connection[Any], database: Database
+) -> None:
+    """One transaction left open in psql: its token's writers are told busy, within bounds, and others go on."""
+    async with open_writers(database.url, 4) as pool:
+        writer = TradeWriter(pool, register=True)
+        await writer.write([trade(1), trade(1, symbol="COLD")])
+        async with connection.transaction():
+            await connection.execute("UPDATE klines_internal.feeds SET sequence = sequence")
+            held = [asyncio.create_task(writer.write([trade(number)])) for number in range(2, 14)]
+            results = await asyncio.gather(*held, return_exceptions=True)
+        assert {getattr(result, "code", None) for result in results} == {"database_busy"}
+        assert (await writer.write([trade(2, symbol="COLD")])).inserted == 1
+
+
+async def test_a_batch_over_ten_years_is_stored(connection: asyncpg.Connection[Any], writer: TradeWriter) -> None:
+    day = 86_400_000_000
+    batch = [trade(number, time_us=1_300_000_000_000_000 + number * day) for number in range(1500)]
+    assert (await writer.write(batch)).inserted == 1500
+    assert await connection.fetchval("SELECT count(*) FROM klines_1d") == 1500

@@ -12,8 +12,8 @@ from urllib.parse import unquote, urlsplit
 import click
 
 from klines import migrations
-from klines.cli.target import running_database, target_database
-from klines.embedded import EmbeddedServer, running_url, wheel_binary
+from klines.cli.target import explained, running_database, target_database
+from klines.embedded import EmbeddedServer, running_url, tcp_url, wheel_binary
 from klines.errors import CannotStart
 from klines.settings import read_settings
 
@@ -29,7 +29,9 @@ def upgrade_command() -> None:
     settings = read_settings(os.environ)
     url = settings.database_url or running_url(settings.data_dir)
     if url:
-        _tell(asyncio.run(migrations.upgrade(url, settings.klines_storage_profile)))
+        with explained():
+            found = asyncio.run(migrations.upgrade(url, settings.klines_storage_profile))
+        _tell(found)
         return
     with EmbeddedServer(settings.data_dir, settings.klines_postgres_port) as server:
         _tell(asyncio.run(migrations.upgrade(server.url, settings.klines_storage_profile)))
@@ -38,7 +40,8 @@ def upgrade_command() -> None:
 @db_group.command("status")
 def status_command() -> None:
     """Say which revision and which storage profile the database has; exit 1 when it is not the newest."""
-    found = asyncio.run(migrations.status(running_database(read_settings(os.environ))))
+    with explained():
+        found = asyncio.run(migrations.status(running_database(read_settings(os.environ))))
     _tell(found)
     if found.current != found.newest:
         raise SystemExit(1)
@@ -46,8 +49,12 @@ def status_command() -> None:
 
 @db_group.command("url")
 def url_command() -> None:
-    """Print the address that psql, Grafana or a notebook connects to."""
-    click.echo(running_database(read_settings(os.environ)))
+    """Print the address of the database; with KLINES_POSTGRES_PORT the loopback one, password included."""
+    settings = read_settings(os.environ)
+    url = running_database(settings)
+    if settings.klines_postgres_port and not settings.database_url:
+        url = tcp_url(settings.data_dir, settings.klines_postgres_port)
+    click.echo(url)
 
 
 @db_group.command("psql", context_settings={"ignore_unknown_options": True})

@@ -8,6 +8,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import asyncpg
+from sqlalchemy.exc import DBAPIError
+
 from klines import migrations
 from klines.embedded import EmbeddedServer, running_url
 from klines.errors import CannotStart, NotFound, Unavailable
@@ -23,10 +26,8 @@ def owned_database(settings: Settings) -> Iterator[str]:
     The embedded database is brought to the newest revision; one that was given must already be there.
     """
     if settings.database_url:
-        try:
+        with explained():
             asyncio.run(migrations.check(settings.database_url))
-        except Unavailable as error:
-            raise CannotStart(f"DATABASE_URL: {error.detail}", code=error.code) from error
         yield settings.database_url
         return
     with EmbeddedServer(settings.data_dir, settings.klines_postgres_port) as server:
@@ -41,7 +42,8 @@ def target_database() -> Iterator[str]:
     settings = read_settings(os.environ)
     beside = None if settings.database_url else running_url(settings.data_dir)
     if beside:
-        asyncio.run(migrations.check(beside))
+        with explained():
+            asyncio.run(migrations.check(beside))
         yield beside
         return
     with owned_database(settings) as url:
@@ -54,3 +56,16 @@ def running_database(settings: Settings) -> str:
     if not url:
         raise NotFound(f"no embedded server runs in {settings.data_dir}; `klines serve` starts it")
     return url
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turns a database that cannot be used into `CannotStart` with what the server or the driver said of it."""
+    try:
+        yield
+    except (Unavailable, DBAPIError, asyncpg.PostgresError, OSError, ValueError) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        said = str(cause).strip().splitlines() or [type(cause).__name__]
+        raise CannotStart(f"the database cannot be used: {said[0]}", code="database_unusable") from error

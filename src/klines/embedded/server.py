@@ -93,7 +93,7 @@ class EmbeddedServer:
     def _let_in_by_password(self, password: str) -> None:
         # A verifier, not the password: a statement can end up in a log.
         self._psql("postgres", f"ALTER ROLE {ROLE} PASSWORD '{scram_verifier(password)}';")
-        self.tcp_url = f"postgresql://{ROLE}:{password}@127.0.0.1:{self._tcp_port}/{DATABASE}"
+        self.tcp_url = _tcp_url(password, self._tcp_port)
 
     def _psql(self, database: str, script: str) -> str:
         url = _socket_url(self._place.sockets, self._tcp_port or SOCKET_PORT, database)
@@ -111,6 +111,15 @@ def running_url(data_dir: Path) -> str | None:
     if told is None or running_postmaster(cluster) is None:
         return None
     return _socket_url(told.sockets, told.port)
+
+
+def tcp_url(data_dir: Path, port: int) -> str:
+    """The loopback URL of a server that was opened with this port, with the password that its owner may read."""
+    return _tcp_url(DataDirectory.at(data_dir).password(), port)
+
+
+def _tcp_url(password: str, port: int) -> str:
+    return f"postgresql://{ROLE}:{password}@127.0.0.1:{port}/{DATABASE}"
 
 
 def scram_verifier(password: str) -> str:
