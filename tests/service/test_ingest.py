@@ -264,3 +264,16 @@ async def test_a_client_that_leaves_in_mid_body_stores_nothing_and_is_no_error(
 async def test_a_refused_encoding_says_which_one_is_read(plain_client: httpx.AsyncClient) -> None:
     answer = await plain_client.post("/api/v1/trades", content=b"x", headers=JSON | {"Content-Encoding": "br"})
     assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
+
+
+async def test_the_latest_trades_reach_back_over_years(client: httpx.AsyncClient) -> None:
+    day = 86_400_000
+    await post(client, *(trade(trade_id=n, time=MS - n * n * n * day // 4) for n in range(25)))
+
+    async def ids(query: str) -> list[int]:
+        return [row["trade_id"] for row in (await client.get(f"/api/v1/trades/PEPE?{query}")).json()["trades"]]
+
+    for limit in (1, 3, 10, 24, 25, 26):
+        assert await ids(f"limit={limit}") == list(range(24, -1, -1))[-limit:]
+    assert await ids(f"limit=3&to={MS - 300 * day}") == [13, 12, 11]
+    assert await ids(f"to={MS - 4000 * day}") == []

@@ -11,6 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from klines.queries.wire import decimal_text, epoch_us
 from klines.tables import tokens
 
+feeds = table(
+    "feeds",
+    *map(column, ("token_id", "sequence", "last_trade_id", "last_time", "last_price")),
+    schema="klines_internal",
+)
+
 
 class Last(NamedTuple):
     """The last trade of a token by (time, trade_id); the price is exact text."""
@@ -21,13 +27,22 @@ class Last(NamedTuple):
     price: str
 
 
+class Extent(NamedTuple):
+    """How many trades a token ever had, and the time of the last one."""
+
+    trades: int
+    last_us: int
+
+
+async def extent(connection: AsyncConnection, token_id: int) -> Extent | None:
+    """The extent of a token's trades; None without any."""
+    statement = select(feeds.c.sequence, epoch_us(feeds.c.last_time)).where(feeds.c.token_id == bindparam("token"))
+    found = (await connection.execute(statement, {"token": token_id})).first()
+    return Extent(*found) if found else None
+
+
 async def last_trades(connection: AsyncConnection, symbols: Collection[str]) -> dict[str, Last]:
     """The last trade of each of these tokens that has one, by symbol."""
-    feeds = table(
-        "feeds",
-        *map(column, ("token_id", "last_trade_id", "last_time", "last_price")),
-        schema="klines_internal",
-    )
     statement = (
         select(tokens.c.symbol, feeds.c.last_trade_id, epoch_us(feeds.c.last_time), decimal_text(feeds.c.last_price))
         .join_from(tokens, feeds, tokens.c.token_id == feeds.c.token_id)

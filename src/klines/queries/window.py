@@ -12,16 +12,20 @@ MOMENT = DateTime(timezone=True)
 
 
 class Window(NamedTuple):
-    """At most `limit` rows whose time lies in `[from_us, to_us)`: the oldest if `from_us` is given, else the latest."""
+    """At most `limit` rows whose time lies in `[from_us, to_us)`: the oldest if `from_us` is given, else the latest.
+
+    `since_us` narrows the search for the latest rows without turning the page around.
+    """
 
     limit: int
     from_us: int | None = None
     to_us: int | None = None
+    since_us: int | None = None
 
     @property
     def shape(self) -> Shape:
         """What of the window decides the statement."""
-        return Shape(self.from_us is not None, self.to_us is not None)
+        return Shape(self.from_us is not None, self.to_us is not None, self.since_us is not None)
 
     def values(self, token_id: int) -> dict[str, object]:
         """What of the window is bound."""
@@ -30,6 +34,8 @@ class Window(NamedTuple):
             values["begin"] = to_datetime(self.from_us)
         if self.to_us is not None:
             values["end"] = to_datetime(self.to_us)
+        if self.since_us is not None:
+            values["since"] = to_datetime(self.since_us)
         return values
 
 
@@ -38,6 +44,7 @@ class Shape(NamedTuple):
 
     begins: bool
     ends: bool
+    since: bool = False
     before: bool = False
 
     def restrict(self, statement: Select[Any], source: Any) -> Select[Any]:
@@ -49,6 +56,8 @@ class Shape(NamedTuple):
             statement = statement.where(source.c.time >= bindparam("begin", type_=MOMENT))
         if self.ends:
             statement = statement.where(source.c.time < bindparam("end", type_=MOMENT))
+        if self.since:
+            statement = statement.where(source.c.time >= bindparam("since", type_=MOMENT))
         return statement
 
     def page(self, statement: Select[Any], *order: Any) -> Select[Any]:
