@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from klines.errors import BadRequest, InvalidItems, ItemError, TooLarge
+from klines.errors import MAX_REPORTED_ITEMS, BadRequest, InvalidItems, ItemError, TooLarge
 from klines.models import Trade
 from klines.timestamp import TimeError, iso_us
 from klines.trade_rules import BrokenRule, TradeRules
 
 MAX_JSON_TRADES = 10_000
 MAX_NDJSON_LINES = 100_000
-MAX_REPORTED = 20
 
 
 class TradeItem(msgspec.Struct, forbid_unknown_fields=True):
@@ -87,7 +86,7 @@ def _checked(raw: Iterable[bytes | msgspec.Raw], rules: TradeRules, place: Calla
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             bad = _not_json(error)
             raise BadRequest(f"{place(index)}: {bad.detail}", code=bad.code) from None
-        if len(errors) == MAX_REPORTED:
+        if len(errors) == MAX_REPORTED_ITEMS:
             break
     if errors:
         first = errors[0]

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from klines.web import trades as web_trades
+from klines.web import body as web_body
 from tests.application import send_raw, serving, settings_for
 from tests.servers import Database
 
@@ -244,7 +244,7 @@ POST = b"POST /api/v1/trades HTTP/1.1\r\nHost: a\r\nContent-Type: application/js
 async def test_a_body_that_does_not_come_is_not_waited_for(
     plain_client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(web_trades, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(web_body, "BODY_SECONDS", 0.2)
     status, body = await send_raw(plain_client, POST, b'{"trades":[')
     assert (status, '"code":"body_too_slow"' in body) == (408, True)
 

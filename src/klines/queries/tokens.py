@@ -19,26 +19,23 @@ from sqlalchemy import (
     Subquery,
     bindparam,
     cast,
-    column,
     func,
     literal,
     or_,
     select,
-    table,
     true,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from klines.interval import Interval
 from klines.models import Token
+from klines.queries.feeds import feeds
 from klines.queries.window import MOMENT
 from klines.queries.wire import Column, decimal_text, epoch_ms
 from klines.tables import klines, tokens
 
 Sort = Literal["symbol", "volume", "change", "trades", "newest"]
 SORTS: tuple[Sort, ...] = ("symbol", "volume", "change", "trades", "newest")
-
-feeds = table("feeds", column("token_id"), column("last_time"), column("last_price"), schema="klines_internal")
 
 
 async def token_id(connection: AsyncConnection, symbol: str) -> int | None:

@@ -13,14 +13,13 @@ from litestar.params import FromPath
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from klines.database import reading
-from klines.errors import BadRequest
 from klines.gaps import FILLS, Fill, filled
 from klines.gaps import Request as FillRequest
 from klines.interval import NAMES, Interval, parse_interval
 from klines.queries import klines
 from klines.queries.window import Window
 from klines.timestamp import to_us
-from klines.web.parameters import choice, documented, integer, moment, read
+from klines.web.parameters import choice, documented, integer, moment, read, refuse_reversed
 from klines.web.schemas import KlinesAnswer
 from klines.web.services import Given, Incoming, Services
 
@@ -63,12 +62,6 @@ async def get_klines(request: Incoming, token_symbol: FromPath[str], services: G
         page.json.encode(),
     )
     return cacheable(request, body, _cache_control(services, query, page, now))
-
-
-def refuse_reversed(from_us: int | None, to_us: int | None) -> None:
-    """Raise `BadRequest` for a range that ends before it begins."""
-    if from_us is not None and to_us is not None and from_us > to_us:
-        raise BadRequest("from lies after to", code="range_reversed")
 
 
 def cacheable(request: Incoming, body: bytes, cache_control: str | None) -> Response[bytes]:

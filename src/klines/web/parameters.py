@@ -109,6 +109,12 @@ def moment(name: str, description: str) -> ParameterRule:
     return ParameterRule(name, description, schema, convert)
 
 
+def refuse_reversed(from_us: int | None, to_us: int | None) -> None:
+    """Raise `BadRequest` for a range that ends before it begins."""
+    if from_us is not None and to_us is not None and from_us > to_us:
+        raise BadRequest("from lies after to", code="range_reversed")
+
+
 def documented(rules: Sequence[ParameterRule]) -> type[Operation]:
     """The OpenAPI operation of a route with these parameters."""
 

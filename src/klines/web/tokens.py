@@ -8,15 +8,15 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
 
 from klines.database import reading
-from klines.errors import BadRequest, InvalidItems, ItemError, TooLarge, UnknownToken, UnsupportedMediaType
+from klines.errors import BadRequest, InvalidItems, ItemError, TooLarge, UnknownToken
 from klines.exact import InexactError, decimal_text
 from klines.models import Token, TokenFacts
 from klines.queries import tokens
 from klines.symbol import canonical_symbol
+from klines.web.body import JSON, read_body
 from klines.web.parameters import choice, documented, integer, read, words
 from klines.web.schemas import TokensAnswer
 from klines.web.services import Given, Incoming, Services
-from klines.web.trades import whole_body
 
 MAX_FACTS = 16 * 1024
 MAX_METADATA = 8 * 1024
@@ -69,9 +69,8 @@ async def put_token(request: Incoming, token_symbol: FromPath[str], services: Gi
     """Replaces name, base, quote, decimals, supply and metadata; registers a new symbol."""
     read(request.scope["query_string"], ())
     symbol = canonical_symbol(token_symbol)
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise UnsupportedMediaType("content-type: must be application/json", code="media_type_unsupported")
-    created = await services.writer.put_token(symbol, _checked(await whole_body(request)))
+    _, body = await read_body(request, JSON)
+    created = await services.writer.put_token(symbol, _checked(body))
     return Response(await _one(services, symbol), status_code=201 if created else 200)
 
 

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 from litestar import Response, get, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
 
 from klines.database import reading
-from klines.errors import BadRequest, RequestTimeout, UnsupportedMediaType, echo
+from klines.errors import BadRequest
 from klines.models import Receipt, Trade
 from klines.queries import trades
 from klines.queries.window import Window
 from klines.trade_input import trades_of_json, trades_of_ndjson
 from klines.trade_rules import TradeRules
-from klines.web.klines import refuse_reversed
-from klines.web.parameters import documented, integer, moment, read
+from klines.web.body import JSON, NDJSON, read_body
+from klines.web.parameters import documented, integer, moment, read, refuse_reversed
 from klines.web.schemas import TradesAnswer
 from klines.web.services import Given, Incoming
 
 MAX_BODY = 32 * 1024 * 1024
-BODY_SECONDS = 10.0
 
 RULES = (
     integer("limit", "most trades in the answer", default=100, low=1, high=5000),
@@ -62,26 +59,8 @@ async def post_trades(request: Incoming, services: Given) -> Response[Receipt]:
     return Response(await services.writer.write(batch))
 
 
-async def whole_body(request: Incoming) -> bytes:
-    """The body; raises `RequestTimeout` when it does not arrive in time, so that no slow client holds a place."""
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            return await request.body()
-    except TimeoutError:
-        raise RequestTimeout(f"the body took longer than {BODY_SECONDS} s", code="body_too_slow") from None
-
-
 async def _batch(request: Incoming, rules: TradeRules) -> list[Trade]:
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding.lower() != "identity":
-        raise UnsupportedMediaType(f"content-encoding {echo(encoding)}: send it uncompressed", code="encoding")
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type not in {"application/json", "application/x-ndjson"}:
-        raise UnsupportedMediaType(
-            f"content-type {echo(media_type)}: must be application/json or application/x-ndjson",
-            code="media_type_unsupported",
-        )
-    body = await whole_body(request)
+    media_type, body = await read_body(request, JSON, NDJSON)
     if not body.strip():
         raise BadRequest("the body is empty", code="body_empty")
-    return trades_of_json(body, rules) if media_type == "application/json" else trades_of_ndjson(body, rules)
+    return trades_of_json(body, rules) if media_type == JSON else trades_of_ndjson(body, rules)
