@@ -6,11 +6,14 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import msgspec
 import uvicorn
+from litestar.types import ASGIApp
 
+from klines import server
 from klines.app import create_app
 from klines.settings import Settings
 from tests.servers import Database
@@ -19,19 +22,25 @@ from tests.servers import Database
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[str]:
     """Serve in this event loop; the base URL."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(create_app(settings), log_config=None, ws="none", lifespan="on")
-        server = _Server(config)
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        await server.ready(task)
+    async with serving_app(create_app(settings)) as url:
+        yield url
+
+
+@asynccontextmanager
+async def serving_app(app: ASGIApp, **changes: Any) -> AsyncIterator[str]:
+    """Serve any application as the service is served, except for `changes` of the configuration; the base URL."""
+    with server.listen("127.0.0.1", 0) as listener:
+        running = _Server(server.config(app, **changes))
+        task = asyncio.create_task(running.serve(sockets=[listener]))
+        await running.ready(task)
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
-            server.should_exit = True
+            running.should_exit = True
             await task
 
 
-class _Server(uvicorn.Server):
+class _Server(server.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self._started = asyncio.Event()

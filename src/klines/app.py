@@ -20,10 +20,12 @@ from klines import __version__, logs, migrations
 from klines.database import open_engine, open_writers
 from klines.errors import CannotStart, KlinesError
 from klines.feeds.mock import run_mock_feed
-from klines.retention import keep_days
+from klines.hub import Hub
+from klines.relay.relay import Pace, Relay, open_relay
+from klines.retention import keep_days, sweep_tape
 from klines.settings import Settings, read_settings
 from klines.sole import Sole, kept_running
-from klines.web import health, klines, problem, tokens, trades
+from klines.web import health, klines, problem, socket, tokens, trades
 from klines.web.gate import gate
 from klines.web.services import Services
 from klines.writer import TradeWriter
@@ -45,6 +47,7 @@ def create_app(settings: Settings) -> ASGIApp:
             tokens.put_token,
             health.get_live,
             health.get_ready,
+            socket.sockets,
         ],
         lifespan=[lambda app: _lifespan(app, settings)],
         dependencies={"services": Provide(_services, sync_to_thread=False)},
@@ -83,14 +86,28 @@ async def _lifespan(app: Litestar, settings: Settings) -> AsyncIterator[None]:
         writer = TradeWriter(pool, register=settings.klines_register_tokens)
         if settings.mock_data_interval:
             await stack.enter_async_context(run_mock_feed(settings, engine, writer))
+        await stack.enter_async_context(kept_running(settings.database_url, Sole.TAPE_SWEEP, sweep_tape))
         if days := settings.klines_trade_retention_days:
             await stack.enter_async_context(
                 kept_running(settings.database_url, Sole.RETENTION, partial(keep_days, days))
             )
-        app.state.services = Services(engine, writer, settings, schema, {})
+        hub, relay = await stack.enter_async_context(_live(settings))
+        app.state.services = Services(engine, writer, settings, schema, {}, relay, hub)
+        app.state.places = socket.Places(settings.max_connections)
         if schema.profile:
             logger.info("storage profile %s: %s", *schema.profile)
         yield
+
+
+@asynccontextmanager
+async def _live(settings: Settings) -> AsyncIterator[tuple[Hub, Relay]]:
+    hub = Hub()
+    pace = Pace(settings.klines_push_interval / 1000, settings.klines_close_grace)
+    async with (
+        open_engine(settings.database_url) as engine,
+        open_relay(settings.database_url, engine, hub, pace) as relay,
+    ):
+        yield hub, relay
 
 
 def _services(state: State) -> Services:

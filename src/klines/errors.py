@@ -10,7 +10,8 @@
     ├── TooLarge                      413
     ├── UnsupportedMediaType          415
     ├── InvalidItems                  422  well-formed, but an item breaks a rule
-    ├── Unavailable                   503  the database cannot answer now
+    ├── UpgradeRequired               426  a socket's address, asked for without an upgrade
+    ├── Unavailable                   503  the database cannot answer now, or the server is full
     └── CannotStart                   exit 3  one line says what and why
         └── InvalidSettings           exit 3
 
@@ -110,8 +111,15 @@ class InvalidItems(KlinesError):
     exit_code = 2
 
 
+class UpgradeRequired(KlinesError):
+    """This address speaks WebSocket, and the request did not ask for it."""
+
+    status = 426
+    title = "Upgrade required"
+
+
 class Unavailable(KlinesError):
-    """The database cannot answer now; the same request may succeed later."""
+    """The database cannot answer now, or there is no room; the same request may succeed later."""
 
     status = 503
     title = "Service unavailable"

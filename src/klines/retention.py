@@ -1,4 +1,4 @@
-"""Forgets raw trades that are older than they are to be kept; their bars stay."""
+"""Forgets what is older than it is to be kept: raw trades, whose bars stay, and the tape that streams resume from."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import logging
 from datetime import UTC, datetime, timedelta
 
 from klines.sole import Holder
-from klines.writer import forget_trades
+from klines.writer import forget_tape, forget_trades
 
 PERIOD_SECONDS = 3600.0
+TAPE_SECONDS = 900
+SWEEP_SECONDS = 30.0
 
 logger = logging.getLogger("klines.retention")
 
@@ -21,3 +23,10 @@ async def keep_days(days: int, holder: Holder) -> None:
         await forget_trades(holder.connection, before)
         logger.info("trades before %s are forgotten", before.isoformat(timespec="seconds"))
         await asyncio.sleep(PERIOD_SECONDS)
+
+
+async def sweep_tape(holder: Holder) -> None:
+    """Keep the tape short, now and every half minute: a stream can be resumed for `TAPE_SECONDS`."""
+    while holder.holds:
+        await forget_tape(holder.connection, TAPE_SECONDS)
+        await asyncio.sleep(SWEEP_SECONDS)

@@ -55,6 +55,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     klines_closed_max_age: Annotated[
         int, Meta(ge=0, le=86400, description="seconds a shared cache may keep an answer in which every bar is closed")
     ] = 0
+    max_connections: Annotated[
+        int, Meta(ge=0, le=1_000_000, description="WebSockets per server process; one more is refused with 503")
+    ] = 10_000
+    klines_push_interval: Annotated[
+        int,
+        Meta(ge=0, le=10_000, description="least milliseconds between two pushes of one token; the first is at once"),
+    ] = 50
+    klines_close_grace: Annotated[
+        int,
+        Meta(ge=0, le=60_000, description="milliseconds after its interval that a bar waits for late commits to close"),
+    ] = 500
     klines_trade_retention_days: Annotated[
         int, Meta(ge=0, le=36500, description="drop raw trades older than this, bars stay; 0: keep all")
     ] = 0

@@ -5,17 +5,17 @@ The work starts again when it fails or its database goes away, and moves to anot
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from enum import IntEnum
+from functools import partial
 from typing import Any
 
 import asyncpg
 
+from klines.background import running
 from klines.database import APPLICATION, CONNECT_SECONDS, translated
-from klines.errors import Unavailable
 
 RETRY_SECONDS = 2.0
 
@@ -27,6 +27,7 @@ class Sole(IntEnum):
 
     MOCK_FEED = 0x6B6C696E6573_01
     RETENTION = 0x6B6C696E6573_02
+    TAPE_SWEEP = 0x6B6C696E6573_03
 
 
 class Holder:
@@ -44,33 +45,19 @@ class Holder:
 @asynccontextmanager
 async def kept_running(url: str, sole: Sole, work: Callable[[Holder], Awaitable[None]]) -> AsyncIterator[None]:
     """While the context is open, run `work` here whenever this process gets the lock in the database at `url`."""
-    task = asyncio.create_task(_forever(url, sole, work), name=sole.name)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-async def _forever(url: str, sole: Sole, work: Callable[[Holder], Awaitable[None]]) -> None:
     name = sole.name.lower().replace("_", " ")
-    while True:
-        try:
-            with translated():
-                await _once(url, sole, work, name)
-        except Unavailable as error:
-            logger.warning("the %s waits: %s", name, error.detail)
-        except Exception:
-            logger.exception("the %s failed and starts again", name)
-        await asyncio.sleep(RETRY_SECONDS)
+    async with running(name, partial(_once, url, sole, work, name), RETRY_SECONDS):
+        yield
 
 
 async def _once(url: str, sole: Sole, work: Callable[[Holder], Awaitable[None]], name: str) -> None:
-    connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS, server_settings={"application_name": APPLICATION})
-    try:
-        if await connection.fetchval("SELECT pg_try_advisory_lock($1)", int(sole)):
-            logger.info("this process runs the %s", name)
-            await work(Holder(connection))
-    finally:
-        await connection.close(timeout=CONNECT_SECONDS)
+    with translated():
+        connection = await asyncpg.connect(
+            url, timeout=CONNECT_SECONDS, server_settings={"application_name": APPLICATION}
+        )
+        try:
+            if await connection.fetchval("SELECT pg_try_advisory_lock($1)", int(sole)):
+                logger.info("this process runs the %s", name)
+                await work(Holder(connection))
+        finally:
+            await connection.close(timeout=CONNECT_SECONDS)

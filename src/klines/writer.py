@@ -66,6 +66,16 @@ PUT_TOKEN: LiteralString = """
 """
 
 
+FORGET_TAPE: LiteralString = """
+    WITH old AS (
+        SELECT ctid FROM klines_internal.tape WHERE taped_at < now() - make_interval(secs => $1) LIMIT 1000
+    ), forgotten AS (
+        DELETE FROM klines_internal.tape AS t USING old WHERE t.ctid = old.ctid RETURNING 1
+    )
+    SELECT count(*) FROM forgotten
+"""
+
+
 class TradeWriter:
     """Writes through a pool; knows the ids of tokens it has seen."""
 
@@ -145,6 +155,12 @@ async def forget_trades(connection: asyncpg.Connection[Any], before: datetime) -
     """Drop raw trades older than `before` for good; their bars stay, and late trades there are refused from now on."""
     # A procedure that commits on its own cannot be prepared, so its argument is written out: it is a datetime.
     await connection.execute(f"CALL klines_internal.forget_trades_v1('{before.isoformat()}')")
+
+
+async def forget_tape(connection: asyncpg.Connection[Any], seconds: int) -> None:
+    """Forget what has been on the tape for longer than so many seconds, a little at a time: writers may wait for it."""
+    while await connection.fetchval(FORGET_TAPE, seconds):
+        pass
 
 
 def _columns(trades: Sequence[Trade], token_ids: dict[str, int]) -> tuple[list[Any], ...]:

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from klines.cli.serve import GRACE_SECONDS
+from klines.server import GRACE_SECONDS
 from klines.settings import read_settings, variables
 
 TOP = Path(__file__).parents[2]

@@ -1,19 +1,35 @@
-"""How far the trades of a token have come."""
+"""How far the trades of a token have come, counted in the order of their commits."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from typing import NamedTuple
 
-from sqlalchemy import Text, bindparam, column, select, table
+from sqlalchemy import ARRAY, BigInteger, Integer, Numeric, Text, bindparam, column, func, select, table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from klines.queries.window import MOMENT
 from klines.queries.wire import decimal_text, epoch_us
 from klines.tables import tokens
 
 feeds = table(
     "feeds",
     *map(column, ("token_id", "sequence", "last_trade_id", "last_time", "last_price")),
+    schema="klines_internal",
+)
+
+
+epochs = table("epoch", column("epoch", Text), schema="klines_internal")
+
+tape = table(
+    "tape",
+    column("token_id", Integer),
+    column("sequence", BigInteger),
+    column("trade_ids", ARRAY(BigInteger)),
+    column("times", ARRAY(MOMENT)),
+    column("prices", ARRAY(Numeric)),
+    column("amounts", ARRAY(Numeric)),
+    column("sides", ARRAY(Text)),
     schema="klines_internal",
 )
 
@@ -39,6 +55,20 @@ async def extent(connection: AsyncConnection, token_id: int) -> Extent | None:
     statement = select(feeds.c.sequence, epoch_us(feeds.c.last_time)).where(feeds.c.token_id == bindparam("token"))
     found = (await connection.execute(statement, {"token": token_id})).first()
     return Extent(*found) if found else None
+
+
+async def epoch(connection: AsyncConnection) -> str:
+    """The name under which this database hands out cursors."""
+    return str((await connection.execute(select(epochs.c.epoch))).scalar_one())
+
+
+async def sequences(connection: AsyncConnection, token_ids: Collection[int]) -> dict[int, int]:
+    """How many trades these tokens ever had, by id; 0 without any."""
+    statement = select(feeds.c.token_id, feeds.c.sequence).where(
+        feeds.c.token_id == func.any(bindparam("tokens", type_=ARRAY(Integer)))
+    )
+    rows = await connection.execute(statement, {"tokens": list(token_ids)})
+    return dict.fromkeys(token_ids, 0) | {row[0]: row[1] for row in rows}
 
 
 async def last_trades(connection: AsyncConnection, symbols: Collection[str]) -> dict[str, Last]:

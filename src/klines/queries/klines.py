@@ -85,18 +85,27 @@ def _side(side: Any, shape: Shape) -> Select[Any]:
 
 
 def _json(bar: Subquery, interval: Interval) -> Column:
+    return bar_json(bar, literal_column(str(interval.seconds), BigInteger), bindparam("now", type_=MOMENT))
+
+
+def bar_json(bar: Any, seconds: Column, now: Column) -> Column:
+    """A bar of `seconds` as REST and the streams show it; it is closed if it ended by `now`."""
     opened = epoch_ms(bar.c.time)
-    closes_at = bar.c.time + cast(literal_column(f"'{interval.seconds} seconds'"), Span)
     return json_object(
         {
             "open_time": [opened],
-            "close_time": [opened + literal_column(str(interval.milliseconds - 1), BigInteger)],
+            "close_time": [opened + seconds * 1000 - 1],
             **{name: quoted(decimal_text(bar.c[name])) for name in COLUMNS[2:8]},
             "trades": [bar.c.trades],
             "buy_volume": quoted(decimal_text(bar.c.buy_volume)),
             "buy_quote_volume": quoted(decimal_text(bar.c.buy_quote_volume)),
             "first_trade_id": [bar.c.first_trade_id],
             "last_trade_id": [bar.c.last_trade_id],
-            "closed": [cast(closes_at <= bindparam("now", type_=MOMENT), Text)],
+            "closed": [cast(bar.c.time + span(seconds) <= now, Text)],
         }
     )
+
+
+def span(seconds: Column) -> Column:
+    """So many seconds as an interval."""
+    return seconds * literal_column("INTERVAL '1 second'", Span)

@@ -1,4 +1,4 @@
-"""What stands before the routes: requests that no route may see, and HEAD as a GET without a body."""
+"""What stands before the routes: requests and upgrades that no route may see, and HEAD as a GET without a body."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import msgspec
-from litestar.types import ASGIApp, Message, Receive, Send
+from litestar.types import ASGIApp, Receive, Send
 
-from klines.web.problem import MEDIA_TYPE, Problem
+from klines.web.problem import Problem, refuse
 
+SOCKETS = "/ws/"
 MAX_TARGET = 8 * 1024
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
@@ -23,11 +23,12 @@ def gate(app: ASGIApp) -> ASGIApp:
     """Wrap an application: what breaks a rule below is answered with a problem, HEAD from the GET route."""
 
     async def gated(scope: Any, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        upgrade = scope["type"] == "websocket"
+        if scope["type"] == "lifespan":
             await app(scope, receive, send)
-        elif (problem := _problem_of(scope)) is not None:
-            await _refuse(problem, send)
-        elif scope["method"] == "HEAD":
+        elif (problem := _upgrade_problem(scope) if upgrade else _problem_of(scope)) is not None:
+            await refuse(problem, {}, send, upgrade=upgrade)
+        elif scope.get("method") == "HEAD":
             # The server itself drops the body of an answer to HEAD; a copy leaves it the method to see.
             await app(scope | {"method": "GET"}, receive, send)
         else:
@@ -38,6 +39,13 @@ def gate(app: ASGIApp) -> ASGIApp:
 
 def _problem_of(scope: Any) -> Problem | None:
     return _target_problem(scope) or _headers_problem(scope["headers"]) or _accept_problem(scope["headers"])
+
+
+def _upgrade_problem(scope: Any) -> Problem | None:
+    problem = _target_problem(scope) or _headers_problem(scope["headers"])
+    if problem is None and not scope["path"].startswith(SOCKETS):
+        return _problem(404, "Not found", f"sockets are at {SOCKETS}…", "route_unknown")
+    return problem
 
 
 def _target_problem(scope: Any) -> Problem | None:
@@ -74,12 +82,3 @@ def _accept_problem(headers: list[tuple[bytes, bytes]]) -> Problem | None:
 
 def _problem(status: int, title: str, detail: str, code: str) -> Problem:
     return Problem(title=title, status=status, detail=detail, code=code)
-
-
-async def _refuse(problem: Problem, send: Send) -> None:
-    body = msgspec.json.encode(problem)
-    headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
-    start: Message = {"type": "http.response.start", "status": problem.status, "headers": headers}
-    await send(start)
-    end: Message = {"type": "http.response.body", "body": body, "more_body": False}
-    await send(end)

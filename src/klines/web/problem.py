@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
+from litestar.types import Send
 
-from klines.errors import ItemError, KlinesError, Unavailable, UnsupportedMediaType
+from klines.errors import ItemError, KlinesError, Unavailable, UnsupportedMediaType, UpgradeRequired
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 1
@@ -44,15 +45,34 @@ CODES = {
 
 def from_klines_error(_: Request[Any, Any, Any], error: KlinesError) -> Response[bytes]:
     """An error that the service raised on purpose."""
+    return _answer(*told(error))
+
+
+def told(error: KlinesError) -> tuple[Problem, dict[str, str]]:
+    """What a client sees of an error: the body, and the header fields besides its type and length."""
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.warning("%s: %s", error.code, error.detail)
     headers = {"Retry-After": str(RETRY_SECONDS)} if isinstance(error, Unavailable) else {}
     if isinstance(error, UnsupportedMediaType):
         headers = {"Accept-Encoding": "identity"}
+    if isinstance(error, UpgradeRequired):
+        headers = {"Upgrade": "websocket", "Connection": "Upgrade"}
     problem = Problem(title=error.title, status=error.status, detail=error.detail, code=error.code)
     if error.errors:
         problem.errors = error.errors
-    return _answer(problem, headers)
+    return problem, headers
+
+
+async def refuse(problem: Problem, headers: dict[str, str], send: Send, *, upgrade: bool) -> None:
+    """Answer a request outside the framework; for an upgrade that is ASGI's WebSocket Denial Response."""
+    kind = "websocket.http" if upgrade else "http"
+    body = msgspec.json.encode(problem)
+    fields = headers | {"Content-Type": MEDIA_TYPE, "Content-Length": str(len(body))}
+    encoded = [(name.lower().encode(), value.encode()) for name, value in fields.items()]
+    start: Any = {"type": f"{kind}.response.start", "status": problem.status, "headers": encoded}
+    await send(start)
+    end: Any = {"type": f"{kind}.response.body", "body": body, "more_body": False}
+    await send(end)
 
 
 def from_http_exception(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:

@@ -10,9 +10,12 @@ from litestar import Request
 from litestar.di import NamedDependency
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from klines.database import reading
 from klines.errors import UnknownToken
+from klines.hub import Hub
 from klines.migrations import Status
 from klines.queries import tokens
+from klines.relay.relay import Relay
 from klines.settings import Settings
 from klines.symbol import canonical_symbol
 from klines.writer import TradeWriter
@@ -26,13 +29,15 @@ def utc_now() -> datetime:
 
 
 class Services(NamedTuple):
-    """Engine to read, writer to write, settings, the schema found at the start, ids seen so far, and the clock."""
+    """Engine to read, writer to write, settings, the schema found at the start, known ids, streams, and the clock."""
 
     engine: AsyncEngine
     writer: TradeWriter
     settings: Settings
     schema: Status
     token_ids: dict[str, int]
+    relay: Relay
+    hub: Hub
     now: Callable[[], datetime] = utc_now
 
     async def token(self, connection: AsyncConnection, text: str) -> tuple[str, int]:
@@ -47,6 +52,14 @@ class Services(NamedTuple):
             if len(self.token_ids) < MAX_KNOWN_TOKENS:
                 self.token_ids[symbol] = token_id
         return symbol, token_id
+
+    async def find(self, text: str) -> tuple[str, int]:
+        """The same where no connection is at hand; one is taken only for a token not seen before."""
+        symbol = canonical_symbol(text)
+        if (token_id := self.token_ids.get(symbol)) is not None:
+            return symbol, token_id
+        async with reading(self.engine) as connection:
+            return await self.token(connection, symbol)
 
 
 Given = NamedDependency[Services]

@@ -1,0 +1,249 @@
+"""Fan-out of encoded frames to the connections of this process: synchronous, bounded, blind to what a frame says.
+
+All it asks of a connection is a `Sink`, which tells its subscriber to `pause` and `resume`. It promises:
+
+- A frame without a key reaches every subscriber of its topic exactly once, in the order of publication.
+- A frame with a key replaces the one with that key that waits, and goes to the end: the newest arrives, in order.
+- Frames for a subscriber that is held (not attached yet) or paused wait. Past `max_bytes` or `max_frames` they are
+  dropped and the connection is closed with `TOO_SLOW`; its client comes back with the last cursor it saw.
+- One slow, failing or leaving subscriber changes nothing for the others. After a close nothing is written.
+
+One thread only. A sink may call its subscriber or `Hub.leave` from within `write` and `close`, but must not publish.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Hashable, Sequence
+from typing import Final, Protocol
+
+TOO_SLOW: Final = 4008
+FAILED: Final = 4500
+
+logger = logging.getLogger("klines.hub")
+
+Topic = Hashable
+
+# The key of heartbeats: equal to no key that a publisher can name.
+_BEAT: Final = object()
+
+
+class Sink(Protocol):
+    """Where the frames of one connection go."""
+
+    def write(self, frame: bytes) -> None:
+        """Take one frame without blocking; may call `Subscriber.pause` before it returns."""
+
+    def close(self, code: int, reason: str) -> None:
+        """End the connection with a WebSocket close code; the hub calls it at most once."""
+
+
+class _Room(dict["Subscriber", None]):
+    """The subscribers of one topic, and when a frame was last published to it."""
+
+    published = 0.0
+
+
+class Subscriber:
+    """One connection on one topic, made by `Hub.subscribe`; held until `attach`, without effect once left or closed."""
+
+    __slots__ = ("_end", "_hub", "_over", "_paused", "_room", "_sink", "_size", "_waiting", "_write", "_wrote", "topic")
+
+    def __init__(self, topic: Topic, hub: Hub, room: _Room) -> None:
+        self.topic = topic
+        self._hub = hub
+        self._room = room
+        self._sink: Sink | None = None
+        # The sink's own `write` while frames go straight through, else None: all that `publish` looks at.
+        self._write: Callable[[bytes], None] | None = None
+        self._wrote = 0.0
+        self._waiting: OrderedDict[Hashable, bytes] = OrderedDict()
+        self._size = 0
+        self._paused: float | None = None
+        self._over = False
+        self._end: tuple[int, str] | None = None
+
+    def attach(self, sink: Sink, first: Sequence[bytes] = ()) -> None:
+        """Write `first`, then what waits; from now on frames go straight through. RuntimeError when attached already.
+
+        `first` is written whole, past a pause too: it exists already, so holding it back would save nothing.
+        A subscriber that had to be closed while it was held closes the sink instead.
+        """
+        if self._sink is not None:
+            raise RuntimeError("a subscriber is attached once")
+        for frame in first:
+            self._deliver(sink.write, frame)
+        if self._over:
+            _close(sink, self._end)
+            return
+        # Only now: what waits must not overtake `first` when the sink pauses and resumes within it.
+        self._sink = sink
+        self._wrote = self._hub.clock()
+        if self._paused is None:
+            self._drain(sink)
+
+    def put(self, frame: bytes, key: Hashable | None = None) -> None:
+        """Give a frame to this subscriber alone; `key` as for `Hub.publish`."""
+        if self._over:
+            return
+        if self._write is not None:
+            self._wrote = self._hub.clock()
+            self._deliver(self._write, frame)
+            return
+        key = object() if key is None else key
+        self._size += len(frame) - len(self._waiting.pop(key, b""))
+        self._waiting[key] = frame
+        if self._size > self._hub.max_bytes or len(self._waiting) > self._hub.max_frames:
+            self._finish(TOO_SLOW, "too slow: reconnect with the cursor")
+
+    def pause(self) -> None:
+        """The sink's buffer is full: frames wait from now on. Saying it again does not restart the time of `sweep`."""
+        if self._paused is not None:
+            return
+        self._paused = self._hub.clock()
+        if self._write is not None:
+            self._write = None
+            # Whoever flows has had the last frame of its topic; `publish` notes the time once for all of them.
+            self._wrote = max(self._wrote, self._room.published)
+
+    def resume(self) -> None:
+        """The sink's buffer has drained: write what waits, until it is full again."""
+        if self._paused is not None:
+            self._paused = None
+            if self._sink is not None:
+                self._drain(self._sink)
+
+    def _drain(self, sink: Sink) -> None:
+        if self._waiting:
+            self._wrote = self._hub.clock()
+        while self._waiting and self._paused is None:
+            _, frame = self._waiting.popitem(last=False)
+            self._size -= len(frame)
+            self._deliver(sink.write, frame)
+        if self._paused is None and not self._over:
+            self._write = sink.write
+
+    def _deliver(self, write: Callable[[bytes], None], frame: bytes) -> None:
+        try:
+            if not self._over:
+                write(frame)
+        except Exception:
+            self._fail()
+
+    def _fail(self) -> None:
+        logger.warning("a connection on %r failed to take a frame", self.topic, exc_info=True)
+        self._finish(FAILED, "failed: reconnect with the cursor")
+
+    def _finish(self, code: int, reason: str) -> None:
+        """Close the connection: now, or as soon as it is attached."""
+        if self._over:
+            return
+        sink = self._sink
+        self._hub.leave(self)
+        self._end = (code, reason)
+        if sink is not None:
+            _close(sink, self._end)
+
+    def _idle(self, since: float) -> bool:
+        written = self._wrote if self._write is None else max(self._wrote, self._room.published)
+        return self._sink is not None and written <= since
+
+
+class Hub:
+    """The subscribers of this process by topic; one that was closed is none any more.
+
+    `max_bytes` and `max_frames` bound what waits for one subscriber; `clock` is in seconds and never goes back.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_bytes: int = 256 * 1024,
+        max_frames: int = 1000,
+        stuck_seconds: float = 8.0,
+        idle_seconds: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.max_bytes = max_bytes
+        self.max_frames = max_frames
+        self.stuck_seconds = stuck_seconds
+        self.idle_seconds = idle_seconds
+        self.clock = clock
+        self._rooms: dict[Topic, _Room] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._rooms.values()))
+
+    def topics(self) -> Collection[Topic]:
+        """The topics that have subscribers now: a copy."""
+        return tuple(self._rooms)
+
+    def subscribe(self, topic: Topic) -> Subscriber:
+        """A new subscriber, held: what is published from now on waits for its `attach`."""
+        room = self._rooms.setdefault(topic, _Room())
+        subscriber = Subscriber(topic, self, room)
+        room[subscriber] = None
+        return subscriber
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """Forget a subscriber and what waits for it; its sink stays open. Harmless when it has gone already."""
+        subscriber._over = True
+        subscriber._sink = subscriber._write = subscriber._paused = subscriber._end = None
+        subscriber._waiting.clear()
+        room = subscriber._room
+        if subscriber in room:
+            del room[subscriber]
+            if not room:
+                del self._rooms[subscriber.topic]
+
+    def publish(self, topic: Topic, frame: bytes, key: Hashable | None = None) -> None:
+        """Give a frame to all subscribers of a topic; with a `key`, in place of the one with that key that waits."""
+        room = self._rooms.get(topic)
+        if room is None:
+            return
+        room.published = self.clock()
+        # A copy, as anyone may leave meanwhile; and `_write` only at its turn, as that may end or pause others.
+        for subscriber in tuple(room):
+            write = subscriber._write
+            try:
+                if write is None:
+                    subscriber.put(frame, key)
+                else:
+                    write(frame)
+            except Exception:
+                subscriber._fail()
+
+    def beat(self, frame_of: Callable[[Topic], bytes], *, everyone: bool = False) -> None:
+        """Give a heartbeat to the attached subscribers that were written nothing for `idle_seconds`, or to everyone.
+
+        Everyone includes the held: they too must learn what changed. `frame_of` is called once per topic, where needed.
+        """
+        since = self.clock() - self.idle_seconds
+        for topic, room in tuple(self._rooms.items()):
+            due = [one for one in room if everyone or one._idle(since)]
+            frame = frame_of(topic) if due else b""
+            for subscriber in due:
+                subscriber.put(frame, _BEAT)
+
+    def sweep(self) -> None:
+        """Close with `TOO_SLOW` the attached subscribers that have been paused for `stuck_seconds` on end."""
+        since = self.clock() - self.stuck_seconds
+        for subscriber in [one for room in self._rooms.values() for one in room]:
+            if subscriber._sink is not None and subscriber._paused is not None and subscriber._paused <= since:
+                subscriber._finish(TOO_SLOW, "too slow: nothing was read for too long, reconnect with the cursor")
+
+    def close_topic(self, topic: Topic, code: int, reason: str) -> None:
+        """Close all subscribers of a topic with a WebSocket close code; the held ones as soon as they are attached."""
+        room = self._rooms.get(topic)
+        for subscriber in tuple(room or ()):
+            subscriber._finish(code, reason)
+
+
+def _close(sink: Sink, end: tuple[int, str] | None) -> None:
+    try:
+        if end is not None:
+            sink.close(*end)
+    except Exception:
+        logger.warning("a connection failed to close", exc_info=True)

@@ -1,0 +1,1 @@
+"""From the database to the sockets: what doorbells announce is read once and told to everyone who watches."""

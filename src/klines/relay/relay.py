@@ -1,0 +1,244 @@
+"""The relay of a process: one task that reads what doorbells announce and publishes it to the hub.
+
+A token that changed is read at once, and then at most every `push_seconds`; all that are due are read together. Turns
+follow one another, and streams open between them, so nothing is lost or told twice at any seam. A slow poll reads what
+no doorbell announced. While the database is away the feeds keep their places and go on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from functools import partial
+from typing import NamedTuple, cast
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from klines.background import running
+from klines.cursor import Stream
+from klines.database import reading
+from klines.errors import Unavailable
+from klines.hub import Hub
+from klines.listener import Doorbell, Resumed, listen
+from klines.queries.changes import NOTHING, changes
+from klines.queries.feeds import epoch, sequences
+from klines.relay.asks import Asks
+from klines.relay.feed import Feed, Hole, Place, end_of, may_have_more, moment_of, told
+from klines.relay.messages import Feed as State
+from klines.relay.messages import framed, heartbeat, now_ms
+from klines.relay.opening import Ask, Behind, Opening, open_stream
+from klines.relay.schedule import Schedule
+
+READ_SECONDS = 3.0
+PULSE_SECONDS = 0.5
+BACKLOG_SECONDS = 0.01
+RETRY_SECONDS = (0.1, 1.0)
+TOKENS_AT_ONCE = 100
+ASKS_AT_ONCE = 16
+RESTART = 1012
+
+logger = logging.getLogger("klines.relay")
+
+
+class Pace(NamedTuple):
+    """Least time between two pushes of a token, and how long a bar waits for late commits before it is told closed."""
+
+    push_seconds: float
+    grace_ms: int
+
+
+@asynccontextmanager
+async def open_relay(url: str, engine: AsyncEngine, hub: Hub, pace: Pace) -> AsyncIterator[Relay]:
+    """The relay between the database at `url`, read by one connection of `engine`, and the hub."""
+    relay = Relay(engine, hub, pace)
+    async with AsyncExitStack() as stack:
+        for name, work in (("reader", relay.read), ("listener", partial(relay.hear, url)), ("pulse", relay.pulse)):
+            await stack.enter_async_context(running(f"{name} of the streams", work, RETRY_SECONDS[1]))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(READ_SECONDS):
+                await relay.ready.wait()
+        yield relay
+
+
+class Relay:
+    """Reads feeds for the hub, and opens streams on them."""
+
+    def __init__(self, engine: AsyncEngine, hub: Hub, pace: Pace) -> None:
+        self.state: State = "stale"
+        self.ready = asyncio.Event()
+        self._engine = engine
+        self._hub = hub
+        self._pace = pace
+        self._schedule = Schedule(pace.push_seconds)
+        self._asks = Asks()
+        self._stir = asyncio.Event()
+        self._read_at = 0.0
+        self._moment_ms = 0
+        self._epoch = ""
+
+    async def open(self, ask: Ask) -> Opening:
+        """Begin a stream; raises `Unavailable` while the database is away.
+
+        The subscriber is held: attach it to a connection, or have it leave the hub.
+        """
+        if self.state == "stale":
+            raise Unavailable("the database does not answer", code="database_unavailable")
+        self._stir.set()
+        return await self._asks.answered(ask, self._hub)
+
+    async def hear(self, url: str) -> None:
+        """Take doorbells, for ever."""
+        async with aclosing(listen(url)) as events:
+            async for event in events:
+                if isinstance(event, Doorbell):
+                    self._schedule.ring(event.tokens, asyncio.get_running_loop().time())
+                elif isinstance(event, Resumed):
+                    self._schedule.ring(None, asyncio.get_running_loop().time())
+                self._stir.set()
+
+    async def pulse(self) -> None:
+        """Keep the hub's connections alive and honest, for ever."""
+        while True:
+            if asyncio.get_running_loop().time() - self._read_at > READ_SECONDS:
+                self._be("stale")
+            self._forget_unwatched()
+            self._hub.sweep()
+            self._hub.beat(self._heartbeat)
+            await asyncio.sleep(PULSE_SECONDS)
+
+    async def read(self) -> None:
+        """Read and publish, for ever."""
+        least, most = RETRY_SECONDS
+        wait = least
+        while True:
+            try:
+                async with reading(self._engine) as connection:
+                    await connection.execution_options(isolation_level="AUTOCOMMIT")
+                    await self._resume(connection)
+                    wait = least
+                    await self._turns(connection)
+            except Unavailable:
+                self._be("stale")
+            await asyncio.sleep(wait * random.uniform(0.5, 1))  # noqa: S311 - spreads processes, hides nothing
+            wait = min(2 * wait, most)
+
+    async def _resume(self, connection: AsyncConnection) -> None:
+        """Look whether this is the database that it was: if not, every stream begins anew."""
+        async with asyncio.timeout(READ_SECONDS):
+            name = await epoch(connection)
+            feeds = self._schedule.feeds
+            counts = await sequences(connection, feeds.keys()) if feeds else {}
+        for feed in list(feeds.values()):
+            if feed.epoch != name or counts[feed.token_id] < feed.place.sequence:
+                self._give_up(feed, "the database is another one than before")
+        self._epoch = name
+        self._schedule.ring(None, 0.0)
+
+    async def _turns(self, connection: AsyncConnection) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._moment_ms = max(self._moment_ms, now_ms() - self._pace.grace_ms)
+            due = self._schedule.take(loop.time(), self._moment_ms)
+            async with asyncio.timeout(READ_SECONDS):
+                for start in range(0, len(due), TOKENS_AT_ONCE):
+                    await self._advance(connection, due[start : start + TOKENS_AT_ONCE])
+            self._read_at = loop.time()
+            self._be("live")
+            async with asyncio.timeout(READ_SECONDS):
+                await self._answer(connection)
+            await self._rest()
+
+    async def _rest(self) -> None:
+        """Wait until something is due, rings or is asked for."""
+        now = asyncio.get_running_loop().time()
+        until = self._schedule.next_at(now, now_ms() - self._pace.grace_ms)
+        if self._asks:
+            until = min(until, now + BACKLOG_SECONDS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                await self._stir.wait()
+        self._stir.clear()
+
+    async def _advance(self, connection: AsyncConnection, due: list[Feed]) -> None:
+        """Read what came to these feeds, publish it, and move them on."""
+        due = [feed for feed in due if feed.streams]
+        if not due:
+            return
+        now = asyncio.get_running_loop().time()
+        wanted = [feed.place.wanted(list(feed.streams)) for feed in due]
+        found = (await changes(connection, wanted, moment_of(self._moment_ms))).by_token()
+        for feed, asked in zip(due, wanted, strict=True):
+            own = found.get(feed.token_id, NOTHING)
+            try:
+                end = end_of(own.taped, feed.place.sequence)
+            except Hole as hole:
+                self._give_up(feed, hole.detail)
+                continue
+            if own.taped:
+                feed.pushed = now
+            if may_have_more(asked, end):
+                self._schedule.at(feed.token_id, now + BACKLOG_SECONDS)
+            begin, feed.place = feed.place, Place(end, self._moment_ms, end)
+            for stream in asked.streams:
+                for message, key in told(feed, stream, own, begin, feed.place):
+                    self._hub.publish(stream, framed(message), key)
+
+    async def _answer(self, connection: AsyncConnection) -> None:
+        """Open streams that were asked for, a few at a time; those that ask the same share one answer."""
+        for ask in self._asks.next(ASKS_AT_ONCE):
+            feed = await self._feed(connection, ask)
+            # Whatever came since the feed's last turn, and the bars that ended, need no doorbell.
+            self._schedule.at(feed.token_id, 0.0)
+            try:
+                frames, place = await open_stream(connection, feed, ask)
+            except Behind:
+                self._asks.postpone(ask)
+                self._schedule.feeds[feed.token_id] = feed
+                continue
+            cursor = place.cursor(feed.epoch, ask.stream)
+            for answer in self._asks.take(ask):
+                subscriber = self._hub.subscribe(ask.stream) if place == feed.place else None
+                answer.set_result(Opening(frames, subscriber, cursor))
+            feed.add(ask.stream)
+            self._schedule.feeds[feed.token_id] = feed
+
+    async def _feed(self, connection: AsyncConnection, ask: Ask) -> Feed:
+        token_id = ask.stream.token_id
+        feed = self._schedule.feeds.get(token_id)
+        if feed is None:
+            sequence = (await sequences(connection, [token_id]))[token_id]
+            feed = Feed(token_id, ask.symbol, self._epoch, Place(sequence, self._moment_ms))
+        return feed
+
+    def _forget_unwatched(self) -> None:
+        watched = set(self._hub.topics())
+        for feed in list(self._schedule.feeds.values()):
+            for stream in feed.streams.keys() - watched:
+                del feed.streams[stream]
+            if not feed.streams:
+                del self._schedule.feeds[feed.token_id]
+
+    def _give_up(self, feed: Feed, reason: str) -> None:
+        logger.warning("the streams of %s begin anew: %s", feed.symbol, reason)
+        self._schedule.feeds.pop(feed.token_id, None)
+        for stream in list(feed.streams):
+            self._hub.close_topic(stream, RESTART, "cannot continue: reconnect with the cursor")
+
+    def _heartbeat(self, topic: object) -> bytes:
+        stream = cast(Stream, topic)
+        feed = self._schedule.feeds.get(stream.token_id)
+        return framed(heartbeat(self.state, feed.cursor(stream) if feed else None))
+
+    def _be(self, state: State) -> None:
+        if state == "stale":
+            self._asks.refuse(Unavailable("the database does not answer", code="database_unavailable"))
+        if state == self.state:
+            return
+        self.state = state
+        logger.log(logging.INFO if state == "live" else logging.WARNING, "the streams are %s", state)
+        self._hub.beat(self._heartbeat, everyone=True)
+        if state == "live":
+            self.ready.set()

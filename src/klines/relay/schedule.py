@@ -1,0 +1,63 @@
+"""When a feed is to be read: when it changed, but not more often than it may; when bars end; and by poll. Pure.
+
+Times are the event loop's seconds, moments epoch milliseconds: a bar has ended by a moment, which is the clock less
+the grace for late commits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from klines.relay.feed import Feed
+
+POLL_SECONDS = 1.0
+
+
+class Schedule:
+    """The feeds that are watched, by token, and when each is due."""
+
+    def __init__(self, push_seconds: float) -> None:
+        self.feeds: dict[int, Feed] = {}
+        self._push_seconds = push_seconds
+        self._due: dict[int, float] = {}
+        self._ended: dict[int, int] = {}
+        self._poll_at = 0.0
+
+    def ring(self, tokens: Iterable[int] | None, now: float) -> None:
+        """These tokens changed, or (None) any may have: the watched ones are due as soon as they may be."""
+        changed = self.feeds.keys() if tokens is None else self.feeds.keys() & set(tokens)
+        for token_id in changed:
+            self._due.setdefault(token_id, max(now, self.feeds[token_id].pushed + self._push_seconds))
+
+    def at(self, token_id: int, time: float) -> None:
+        """This feed is due at a time of its own."""
+        self._due[token_id] = min(time, self._due.get(token_id, time))
+
+    def take(self, now: float, moment_ms: int) -> list[Feed]:
+        """The feeds to read now; they are no longer due."""
+        due = {token_id for token_id, at in self._due.items() if at <= now} | self._where_bars_ended(moment_ms)
+        if now >= self._poll_at:
+            self._poll_at = now + POLL_SECONDS
+            due.update(self.feeds)
+        for token_id in due:
+            self._due.pop(token_id, None)
+        return [self.feeds[token_id] for token_id in sorted(due & self.feeds.keys())]
+
+    def _where_bars_ended(self, moment_ms: int) -> set[int]:
+        crossed = set()
+        for seconds in self._widths():
+            number = moment_ms // (seconds * 1000)
+            if self._ended.get(seconds) != number:
+                self._ended[seconds] = number
+                crossed.add(seconds)
+        if not crossed:
+            return set()
+        return {feed.token_id for feed in self.feeds.values() if any(one.seconds in crossed for one in feed.streams)}
+
+    def next_at(self, now: float, moment_ms: int) -> float:
+        """When something is due next, if nothing rings before."""
+        ends = [(seconds * 1000 - moment_ms % (seconds * 1000)) / 1000 for seconds in self._widths()]
+        return min([self._poll_at, *self._due.values(), *(now + left for left in ends)])
+
+    def _widths(self) -> set[int]:
+        return {stream.seconds for feed in self.feeds.values() for stream in feed.streams} - {0}

@@ -1,0 +1,258 @@
+"""One WebSocket connection: frames go straight to its transport, and whatever happens it ends within a bounded time.
+
+What this adds to uvicorn's protocol, of which the server makes one object per upgrade:
+
+- The application finds the connection in its scope: `scope["extensions"][EXTENSION]["connection"]`. It accepts by the
+  ordinary ASGI event, then hands over encoded frames with `write` and ends with `close`; neither waits.
+- No way of ending waits for the peer to read. `Transport.close` waits for a flush for ever; here it is always followed
+  by `abort`, `LINGER` seconds later.
+- These sockets are one-way. A message of the peer closes: text 4400, binary 1003, more than `ws_max_size` bytes 1009,
+  bad UTF-8 1007. The application receives a connect and disconnects, nothing else.
+- A refusal of the server itself, before the upgrade, has a problem as its body.
+- An idle connection costs little; the request's header fields are dropped from the scope once it is accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import logging
+import random
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, ClassVar, Protocol, cast
+
+import msgspec
+from uvicorn.config import Config
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
+
+from klines.web.problem import MEDIA_TYPE, RETRY_SECONDS, Problem
+
+EXTENSION = "klines.connection"
+WRITE_BUFFER = {"high": 32 * 1024, "low": 8 * 1024}
+RESTARTING = "restart; reconnect with the cursor"
+OUR_FAULT = "something went wrong on our side"
+CODES = {414: "uri_too_long", 426: "upgrade_required", 431: "headers_too_large", 500: "internal", 503: "restarting"}
+
+
+class Feeder(Protocol):
+    """What fills a connection: paused when the write buffer is full, also from within `write`, resumed when drained."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+class Connection(WebSocketsSansIOProtocol):
+    """One upgraded connection, for the event loop's own thread. `feeder` is set by the application, if it has one.
+
+    In seconds: `LINGER` from the end of a connection, whoever ended it, to its abort; `DRAIN` from `shutdown` to the
+    abort of what is still open, below the server's grace; `SPREAD` the most over which a shutdown spreads its closes.
+    """
+
+    LINGER: ClassVar[float] = 5.0
+    DRAIN: ClassVar[float] = 4.0
+    SPREAD: ClassVar[float] = 2.0
+    SPREAD_PER_CONNECTION: ClassVar[float] = 0.002
+
+    def __init__(self, config: Config, **of_server: Any) -> None:
+        super().__init__(config, **of_server)
+        self.feeder: Feeder | None = None
+        self.logger = cast(logging.Logger, _QUIET)
+        self.queue = cast("asyncio.Queue[Any]", _Inbox())
+        self.conn = _Handshake(max_size=config.ws_max_size, logger=_QUIET)
+
+    def write(self, frame: bytes) -> None:
+        """Send a whole, encoded, unmasked WebSocket frame; dropped before the upgrade and once the end has begun."""
+        if not self.close_sent and self.handshake_complete and not self.transport.is_closing():
+            self.transport.write(frame)
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Begin the end: a close frame with `code` and `reason` (123 bytes at most), a disconnect for the application.
+
+        Before the upgrade it is a refusal with 503. Called again, or after the peer has gone, it does nothing.
+        """
+        if not self.handshake_complete:
+            self._refuse(503, reason)
+        elif not self.close_sent and not self.transport.is_closing():
+            self.conn.send_close(code, reason)
+            self._end(code, reason)
+
+    def shutdown(self) -> None:
+        """The server leaves: 1012, after a delay that spreads the reconnects; before the upgrade 503."""
+        self.loop.call_later(self.DRAIN, self.transport.abort)
+        if not self.handshake_complete:
+            self._refuse(503, "the server restarts")
+            return
+        longest = min(self.SPREAD, self.SPREAD_PER_CONNECTION * len(self.connections))
+        self.loop.call_later(random.uniform(0, longest), self.close, 1012, RESTARTING)  # noqa: S311 - not a secret
+
+    # Called by the transport.
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        # What waits for a slow peer waits with the feeder, where it is counted and can be replaced.
+        self.transport.set_write_buffer_limits(**WRITE_BUFFER)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.feeder = None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.feeder is not None:
+            self.feeder.pause()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.feeder is not None:
+            self.feeder.resume()
+
+    def data_received(self, data: bytes) -> None:
+        if self.handshake_initiated and not self.handshake_complete:
+            # The parser would take frames before the handshake's answer; the protocol forbids them.
+            self._refuse(400, "data before the upgrade")
+            return
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            self._refuse(400, str(self.conn.handshake_exc))
+        if self.transport.is_closing():
+            self._abort_later()
+
+    def eof_received(self) -> None:
+        # The event loop now closes the transport.
+        self._abort_later()
+
+    # Called by uvicorn's own parts.
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if self.response.status_code == 101:
+            cast(dict[str, object], self.scope["extensions"])[EXTENSION] = {"connection": self}
+
+    def send_receive_event_to_app(self) -> None:
+        data, self.frames = b"".join(self.frames), []
+        if self.curr_msg_data_type == "bytes":
+            self.close(1003, "this stream takes no messages")
+            return
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            self.close(1007, "not UTF-8")
+        else:
+            self.close(4400, "this stream takes no messages")
+
+    def handle_parser_exception(self) -> None:
+        if self.close_sent or (ready := self.conn.close_sent) is None:
+            return
+        self._end(ready.code, ready.reason)
+        if self.transport.can_write_eof():
+            # The parser does not read on to a close reply; the end of our half makes the peer end its own.
+            self.transport.write_eof()
+
+    def keepalive_timeout(self) -> None:
+        self.close(1011, "keepalive ping timeout")
+
+    async def run_asgi(self) -> None:
+        """Run the application; its end, good or bad, is the end of the connection."""
+        code, reason = 1000, ""
+        try:
+            await self.app(self.scope, self.receive, self.send)
+        except ClientDisconnected:
+            pass
+        except Exception:
+            self.logger.exception("error in a WebSocket handler")
+            code, reason = 4500, OUR_FAULT
+        if not self.handshake_complete:
+            self._refuse(500, OUR_FAULT)
+        self.close(code, reason)
+
+    async def send(self, message: Any) -> None:
+        """An event of the application; raises `OSError` once the connection has ended, whoever ended it."""
+        await self.writable.wait()
+        if self.disconnected or self.transport.is_closing():
+            raise ClientDisconnected
+        if message["type"] == "websocket.close" and self.handshake_complete:
+            self.close(message.get("code", 1000), message.get("reason") or "")
+            return
+        await super().send(message)
+        if message["type"] == "websocket.accept":
+            self._forget_handshake()
+        if self.transport.is_closing():
+            self._abort_later()
+
+    # The ends.
+    def _forget_handshake(self) -> None:
+        cast(list[object], self.scope["headers"]).clear()
+        del self.request, self.response, self.scope
+        # The parser that read the request holds it as long as it lives.
+        self.conn.parser = self.conn.parse()
+        next(self.conn.parser)
+
+    def _refuse(self, status: int, detail: str) -> None:
+        if self.close_sent or self.transport.is_closing():
+            return
+        self.transport.write(b"".join(self.conn.data_to_send()) or self.conn.reject(status, detail).serialize())
+        self.handshake_complete = True
+        self._end(1006, "")
+        self.transport.close()
+
+    def _end(self, code: int, reason: str) -> None:
+        self.stop_keepalive()
+        self.close_sent = self.disconnected = True
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self.writable.set()
+        self._abort_later()
+
+    def _abort_later(self) -> None:
+        # In uvicorn's own place for such a timer: the peer's close reply and the loss of the connection cancel it.
+        if self.close_timer is None and self in self.connections:
+            self.close_timer = self.loop.call_later(self.LINGER, self.transport.abort)
+
+
+class _Handshake(ServerProtocol):
+    def reject(self, status: int, text: str) -> Response:
+        phrase = HTTPStatus(status).phrase
+        code = CODES.get(status, "handshake_invalid")
+        problem = Problem(title=phrase, status=status, detail=text.strip() or phrase, code=code)
+        body = msgspec.json.encode(problem)
+        headers = Headers({"Date": email.utils.formatdate(usegmt=True), "Connection": "close"})
+        headers.update({"Content-Length": str(len(body)), "Content-Type": MEDIA_TYPE})
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            headers["Retry-After"] = str(RETRY_SECONDS)
+        return Response(status, phrase, headers, body)
+
+
+class _Inbox:
+    """An asyncio.Queue for one receiver; the real one's three deques take 2.5 KiB of every connection."""
+
+    __slots__ = ("_arrived", "_events")
+
+    def __init__(self) -> None:
+        self._events: list[Mapping[str, object]] = []
+        self._arrived: asyncio.Future[None] | None = None
+
+    def put_nowait(self, event: Mapping[str, object]) -> None:
+        self._events.append(event)
+        if self._arrived is not None and not self._arrived.done():
+            self._arrived.set_result(None)
+
+    async def get(self) -> Mapping[str, object]:
+        while not self._events:
+            self._arrived = asyncio.get_running_loop().create_future()
+            await self._arrived
+        return self._events.pop(0)
+
+
+class _Quiet(logging.LoggerAdapter[logging.Logger]):
+    """uvicorn and websockets tell every upgrade at info, with text the client chose; here that is for debugging."""
+
+    level = logging.NOTSET
+
+    def info(self, msg: object, *args: Any, **kwargs: Any) -> None:
+        self.debug(msg, *args, **kwargs)
+
+
+_QUIET = _Quiet(logging.getLogger("uvicorn.error"), {})

@@ -1,0 +1,137 @@
+"""`/ws/klines/{token_symbol}/{interval}` and `/ws/transactions/{token_symbol}`: live streams.
+
+A stream begins before the upgrade, so that whatever stands against it is an HTTP answer with a problem as its body.
+After the upgrade the hub writes to the connection; this only waits for its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import unquote
+
+from litestar import asgi
+from litestar.types import Receive, Scope, Send
+from uvicorn.protocols.utils import ClientDisconnected
+
+from klines.cursor import Stream, parse_cursor
+from klines.errors import BadRequest, KlinesError, NotFound, Unavailable, UpgradeRequired, echo
+from klines.hub import TOO_SLOW, Subscriber
+from klines.interval import parse_interval
+from klines.relay.opening import Ask, Opening
+from klines.web.connection import EXTENSION, Connection
+from klines.web.parameters import integer, read, words
+from klines.web.problem import refuse, told
+from klines.web.services import Services
+
+MAX_HISTORY = 1000
+MAX_CURSOR = 128
+CATCH_UP_SECONDS = 10.0
+RESTART = 1012
+ACCEPT: Any = {"type": "websocket.accept"}
+
+RULES = {
+    name: (
+        integer("history", f"{what} in the snapshot", default=default, low=0, high=MAX_HISTORY),
+        words("cursor", "continue right after the message that had it", max_length=MAX_CURSOR),
+    )
+    for name, what, default in (("klines", "bars", 1), ("transactions", "trades", 0))
+}
+
+
+@asgi("/ws", is_mount=True, copy_scope=False)
+async def sockets(scope: Scope, receive: Receive, send: Send) -> None:
+    """Every address below `/ws/`."""
+    services: Services = scope["litestar_app"].state.services
+    places: Places = scope["litestar_app"].state.places
+    upgrade = str(scope["type"]) == "websocket"
+    try:
+        if not upgrade:
+            raise UpgradeRequired("this address speaks WebSocket", code="upgrade_required")
+        with places.taken():
+            await _serve(scope, receive, send, services)
+    except KlinesError as error:
+        problem, headers = told(error)
+        await refuse(problem, headers, send, upgrade=upgrade)
+
+
+class Places:
+    """How many sockets this process still takes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._taken = 0
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """A place for one socket; raises `Unavailable` when there is none."""
+        if self._taken >= self._limit:
+            raise Unavailable(f"all {self._limit} connections are taken", code="connections_exhausted")
+        self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
+
+
+async def _serve(scope: Any, receive: Receive, send: Send, services: Services) -> None:
+    connection: Connection = scope["extensions"][EXTENSION]["connection"]
+    subscriber = await _begun(connection, await _asked(scope, services), send, services)
+    try:
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+    finally:
+        if subscriber is not None:
+            services.hub.leave(subscriber)
+
+
+async def _begun(connection: Connection, ask: Ask, send: Send, services: Services) -> Subscriber | None:
+    """Upgrade and bring the client to where the stream is; None if the connection had to be closed on the way."""
+    opening = await services.relay.open(ask)
+    try:
+        await send(ACCEPT)
+        while opening.subscriber is None:
+            await _sent(connection, opening)
+            opening = await services.relay.open(ask._replace(cursor=opening.cursor, begun=True))
+    except (Unavailable, TimeoutError) as error:
+        connection.close(TOO_SLOW if isinstance(error, TimeoutError) else RESTART, "reconnect with the cursor")
+        return None
+    except BaseException:
+        if opening.subscriber is not None:
+            services.hub.leave(opening.subscriber)
+        raise
+    connection.feeder = opening.subscriber
+    opening.subscriber.attach(connection, opening.frames)
+    return opening.subscriber
+
+
+async def _sent(connection: Connection, opening: Opening) -> None:
+    """Send a page of what a cursor is behind, and wait until the client has taken most of it."""
+    for frame in opening.frames:
+        connection.write(frame)
+    async with asyncio.timeout(CATCH_UP_SECONDS):
+        await connection.writable.wait()
+    if connection.disconnected:
+        raise ClientDisconnected
+
+
+async def _asked(scope: Any, services: Services) -> Ask:
+    """What an address and its query ask for; raises what stands against it."""
+    # The framework cuts the beginning off `path`; a token may hold what is quoted in `raw_path`.
+    kind, *rest = [unquote(part) for part in scope["raw_path"].decode("ascii").split("/")[2:]]
+    if (kind, len(rest)) not in {("klines", 2), ("transactions", 1)}:
+        raise NotFound(f"no stream at {echo(scope['raw_path'].decode('ascii'))}", code="route_unknown")
+    history, cursor = read(scope["query_string"], RULES[kind]).values()
+    seconds = _seconds(rest[1]) if kind == "klines" else 0
+    symbol, token_id = await services.find(rest[0])
+    stream = Stream(token_id, seconds)
+    return Ask(stream, symbol, history, parse_cursor(cursor, stream) if cursor else None)
+
+
+def _seconds(interval: str) -> int:
+    try:
+        return parse_interval(interval).seconds
+    except BadRequest as error:
+        raise NotFound(error.detail, code="interval_unknown") from None
