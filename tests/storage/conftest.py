@@ -39,3 +39,10 @@ async def timescale_connection(timescale: Database) -> AsyncIterator[asyncpg.Con
 async def timescale_writer(timescale: Database) -> AsyncIterator[TradeWriter]:
     async with open_writers(timescale.url, 3) as pool:
         yield TradeWriter(pool, register=True)
+
+
+@pytest.fixture
+async def plain_connection(plain: Database) -> AsyncIterator[asyncpg.Connection[Any]]:
+    opened = await asyncpg.connect(plain.url)
+    yield opened
+    await opened.close()

@@ -61,9 +61,9 @@ class Feed:
         self.streams: dict[Stream, Address] = {}
         self.pushed = 0.0
 
-    def add(self, stream: Stream) -> Address:
-        """The address of a stream, which is watched from now on."""
-        return self.streams.setdefault(stream, Address(stream, self.symbol))
+    def address(self, stream: Stream) -> Address:
+        """The beginning of the messages of one of its streams, watched or not."""
+        return self.streams.get(stream) or Address(stream, self.symbol)
 
     def cursor(self, stream: Stream) -> Cursor:
         """Where a stream stands."""
@@ -86,7 +86,7 @@ def may_have_more(wanted: Wanted, end: int) -> bool:
 
 def told(feed: Feed, stream: Stream, found: Changes, begin: Place, end: Place) -> list[Told]:
     """What a read between two places has to tell one stream: the trades in one message, or a message per bar."""
-    address = feed.add(stream)
+    address = feed.address(stream)
     if stream.seconds:
         bars = [bar for bar in found.changed if bar.stream == stream]
         return list(_bars(address, bars, begin, end, feed.epoch))

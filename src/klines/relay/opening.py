@@ -63,12 +63,12 @@ async def open_stream(connection: AsyncConnection, feed: Feed, ask: Ask) -> tupl
     if ask.cursor is None or caught is None:
         rows = await _rows(connection, feed, ask, feed.place)
         recovered = None if ask.cursor is None else False
-        return [framed(feed.add(ask.stream).snapshot(rows, feed.cursor(ask.stream), recovered))], feed.place
+        return [framed(feed.address(ask.stream).snapshot(rows, feed.cursor(ask.stream), recovered))], feed.place
     frames = [framed(message) for message in caught.messages]
     if not ask.begun:
         given = Place(ask.cursor.sequence, ask.cursor.moment_ms, ask.cursor.ahead)
         rows = await _rows(connection, feed, ask, given) if ask.stream.seconds else ""
-        frames.insert(0, framed(feed.add(ask.stream).snapshot(rows, ask.cursor, True)))
+        frames.insert(0, framed(feed.address(ask.stream).snapshot(rows, ask.cursor, True)))
     return frames, caught.place
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from functools import partial
 from typing import NamedTuple, cast
@@ -76,6 +76,7 @@ class Relay:
         self._asks = Asks()
         self._stir = asyncio.Event()
         self._read_at = 0.0
+        self._tidied_at = 0.0
         self._moment_ms = 0
         self._epoch = ""
 
@@ -104,7 +105,6 @@ class Relay:
         while True:
             if asyncio.get_running_loop().time() - self._read_at > READ_SECONDS:
                 self._be("stale")
-            self._forget_unwatched()
             self._hub.sweep()
             self._hub.beat(self._heartbeat)
             await asyncio.sleep(PULSE_SECONDS)
@@ -142,6 +142,9 @@ class Relay:
         while True:
             self._moment_ms = max(self._moment_ms, now_ms() - self._pace.grace_ms)
             due = self._schedule.take(loop.time(), self._moment_ms)
+            if due and loop.time() > self._tidied_at + PULSE_SECONDS:
+                self._tidied_at = loop.time()
+                self._schedule.keep(set(cast("Collection[Stream]", self._hub.topics())))
             async with asyncio.timeout(READ_SECONDS):
                 for start in range(0, len(due), TOKENS_AT_ONCE):
                     await self._advance(connection, due[start : start + TOKENS_AT_ONCE])
@@ -196,14 +199,13 @@ class Relay:
                 frames, place = await open_stream(connection, feed, ask)
             except Behind:
                 self._asks.postpone(ask)
-                self._schedule.feeds[feed.token_id] = feed
+                self._schedule.watch(feed)
                 continue
             cursor = place.cursor(feed.epoch, ask.stream)
             for answer in self._asks.take(ask):
                 subscriber = self._hub.subscribe(ask.stream) if place == feed.place else None
                 answer.set_result(Opening(frames, subscriber, cursor))
-            feed.add(ask.stream)
-            self._schedule.feeds[feed.token_id] = feed
+            self._schedule.watch(feed, ask.stream)
 
     async def _feed(self, connection: AsyncConnection, ask: Ask) -> Feed:
         token_id = ask.stream.token_id
@@ -213,17 +215,9 @@ class Relay:
             feed = Feed(token_id, ask.symbol, self._epoch, Place(sequence, self._moment_ms))
         return feed
 
-    def _forget_unwatched(self) -> None:
-        watched = set(self._hub.topics())
-        for feed in list(self._schedule.feeds.values()):
-            for stream in feed.streams.keys() - watched:
-                del feed.streams[stream]
-            if not feed.streams:
-                del self._schedule.feeds[feed.token_id]
-
     def _give_up(self, feed: Feed, reason: str) -> None:
         logger.warning("the streams of %s begin anew: %s", feed.symbol, reason)
-        self._schedule.feeds.pop(feed.token_id, None)
+        self._schedule.drop(feed)
         for stream in list(feed.streams):
             self._hub.close_topic(stream, RESTART, "cannot continue: reconnect with the cursor")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from klines.cursor import Stream
 from klines.relay.feed import Feed
 
 POLL_SECONDS = 1.0
@@ -19,9 +20,31 @@ class Schedule:
     def __init__(self, push_seconds: float) -> None:
         self.feeds: dict[int, Feed] = {}
         self._push_seconds = push_seconds
+        self._widths: set[int] = set()
         self._due: dict[int, float] = {}
         self._ended: dict[int, int] = {}
         self._poll_at = 0.0
+
+    def watch(self, feed: Feed, *streams: Stream) -> None:
+        """Somebody watches these streams of a feed."""
+        self.feeds[feed.token_id] = feed
+        for stream in streams:
+            feed.streams[stream] = feed.address(stream)
+            self._widths.add(stream.seconds)
+
+    def keep(self, watched: set[Stream]) -> None:
+        """Nobody watches any other stream."""
+        for feed in list(self.feeds.values()):
+            for stream in feed.streams.keys() - watched:
+                del feed.streams[stream]
+            if not feed.streams:
+                self.drop(feed)
+        self._widths = {stream.seconds for stream in watched}
+
+    def drop(self, feed: Feed) -> None:
+        """Nobody watches this feed."""
+        self.feeds.pop(feed.token_id, None)
+        self._due.pop(feed.token_id, None)
 
     def ring(self, tokens: Iterable[int] | None, now: float) -> None:
         """These tokens changed, or (None) any may have: the watched ones are due as soon as they may be."""
@@ -45,7 +68,7 @@ class Schedule:
 
     def _where_bars_ended(self, moment_ms: int) -> set[int]:
         crossed = set()
-        for seconds in self._widths():
+        for seconds in self._widths - {0}:
             number = moment_ms // (seconds * 1000)
             if self._ended.get(seconds) != number:
                 self._ended[seconds] = number
@@ -56,8 +79,5 @@ class Schedule:
 
     def next_at(self, now: float, moment_ms: int) -> float:
         """When something is due next, if nothing rings before."""
-        ends = [(seconds * 1000 - moment_ms % (seconds * 1000)) / 1000 for seconds in self._widths()]
+        ends = [(seconds * 1000 - moment_ms % (seconds * 1000)) / 1000 for seconds in self._widths - {0}]
         return min([self._poll_at, *self._due.values(), *(now + left for left in ends)])
-
-    def _widths(self) -> set[int]:
-        return {stream.seconds for feed in self.feeds.values() for stream in feed.streams} - {0}

@@ -1,0 +1,80 @@
+"""What a read has to tell a stream: kinds, order, and cursors that continue right after their message."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from klines.cursor import Stream, parse_cursor
+from klines.queries.changes import Changed, Changes, Taped
+from klines.relay.feed import Feed, Hole, Place, end_of, told
+
+SECOND = Stream(7, 1)
+TRADES = Stream(7)
+EPOCH = "0123456789ab"
+
+
+def changed(*open_ms: int) -> Changes:
+    return Changes([], [Changed(SECOND, one, f'{{"open_time":{one}}}') for one in open_ms])
+
+
+def messages(found: Changes, begin: Place, end: Place) -> list[dict[str, Any]]:
+    feed = Feed(7, "PEPE", EPOCH, begin)
+    return [msgspec.json.decode(one.message) for one in told(feed, found.changed[0].stream, found, begin, end)]
+
+
+def test_revisions_then_closed_bars_then_open_ones() -> None:
+    got = messages(changed(1000, 5000, 6000, 7000, 8000), Place(10, 6000), Place(12, 8500, 12))
+    assert [(one["type"], one["kline"]["open_time"]) for one in got] == [
+        ("revision", 1000),
+        ("revision", 5000),
+        ("kline", 6000),
+        ("kline", 7000),
+        ("kline", 8000),
+    ]
+
+
+def test_only_open_bars_may_be_replaced() -> None:
+    begin = Place(10, 6000)
+    found = changed(1000, 6000, 8000, 9000)
+    keys = [one.key for one in told(Feed(7, "PEPE", EPOCH, begin), SECOND, found, begin, Place(12, 8500, 12))]
+    assert keys == [None, None, 8000, 9000]
+
+
+@pytest.mark.parametrize("stop", range(5))
+def test_whoever_stops_after_a_message_is_told_the_rest(stop: int) -> None:
+    """As the database would answer the cursor: every bar touched after it, or ended since, that it does not have."""
+    opens, begin, end = [1000, 5000, 6000, 7000, 8000], Place(10, 6000), Place(12, 8500, 12)
+    text = messages(changed(*opens), begin, end)[stop]["cursor"]
+    cursor = parse_cursor(text, SECOND)
+    sequence_of_all = 12
+    left = [
+        one
+        for one in opens
+        if (cursor.sequence < sequence_of_all and not (one + 1000 <= cursor.moment_ms and cursor.ahead >= 12))
+        or cursor.moment_ms < one + 1000 <= end.moment_ms
+    ]
+    assert set(opens[stop + 1 :]) <= set(left), "a bar would be missed"
+    closed = {one for one in opens[: stop + 1] if begin.moment_ms < one + 1000 <= end.moment_ms}
+    assert not closed & set(left), "a bar would be told closed twice"
+
+
+def test_trades_of_several_commits_are_one_message() -> None:
+    feed = Feed(7, "PEPE", EPOCH, Place(10, 0))
+    found = Changes([Taped(7, 11, 1, '{"trade_id":1}'), Taped(7, 13, 2, '{"trade_id":2},{"trade_id":3}')], [])
+    (only,) = told(feed, TRADES, found, feed.place, Place(13, 0, 13))
+    got = msgspec.json.decode(only.message)
+    assert [one["trade_id"] for one in got["trades"]] == [1, 2, 3]
+    assert parse_cursor(got["cursor"], TRADES).sequence == 13
+    assert only.key is None
+
+
+def test_a_gap_on_the_tape_is_not_passed_over() -> None:
+    assert end_of([], 10) == 10
+    assert end_of([Taped(7, 11, 1, ""), Taped(7, 13, 2, "")], 10) == 13
+    with pytest.raises(Hole):
+        end_of([Taped(7, 12, 1, "")], 10)
+    with pytest.raises(Hole):
+        end_of([Taped(7, 11, 1, ""), Taped(7, 14, 2, "")], 10)

@@ -1,0 +1,74 @@
+"""When a feed is read: at once, then not too often; when bars end; and by poll."""
+
+from __future__ import annotations
+
+import pytest
+
+from klines.cursor import Stream
+from klines.relay.feed import Feed, Place
+from klines.relay.schedule import POLL_SECONDS, Schedule
+
+PUSH = 0.05
+
+
+def watching(*streams: Stream) -> Schedule:
+    """A schedule that has had its first turn at time 100 and moment 0.5 s."""
+    schedule = Schedule(PUSH)
+    for stream in streams:
+        known = schedule.feeds.get(stream.token_id)
+        schedule.watch(known or Feed(stream.token_id, "PEPE", "epoch", Place(0, 500)), stream)
+    schedule.take(100.0, 500)
+    return schedule
+
+
+def taken(schedule: Schedule, now: float, moment_ms: int = 500) -> list[int]:
+    return [feed.token_id for feed in schedule.take(now, moment_ms)]
+
+
+def test_the_first_change_is_read_at_once_and_the_next_one_after_the_push_interval() -> None:
+    schedule = watching(Stream(1))
+    schedule.ring([1], 100.1)
+    assert taken(schedule, 100.1) == [1]
+    schedule.feeds[1].pushed = 100.1
+    schedule.ring([1], 100.11)
+    schedule.ring([1], 100.12)
+    assert taken(schedule, 100.12) == []
+    assert schedule.next_at(100.12, 500) == pytest.approx(100.1 + PUSH)
+    assert taken(schedule, 100.1 + PUSH) == [1]
+    assert taken(schedule, 100.2) == []
+
+
+def test_tokens_that_nobody_watches_are_not_read() -> None:
+    schedule = watching(Stream(1))
+    schedule.ring([2, 3], 100.1)
+    assert taken(schedule, 100.1) == []
+    assert schedule.next_at(100.1, 500) == pytest.approx(100.0 + POLL_SECONDS)
+
+
+def test_any_token_means_all_that_are_watched() -> None:
+    schedule = watching(Stream(1), Stream(2))
+    schedule.ring(None, 100.1)
+    assert taken(schedule, 100.1) == [1, 2]
+
+
+def test_a_bar_that_ends_makes_its_feeds_due_once() -> None:
+    schedule = watching(Stream(1, 1), Stream(2, 60), Stream(3))
+    assert schedule.next_at(100.1, 900) == pytest.approx(100.2)
+    assert taken(schedule, 100.2, 1000) == [1]
+    assert taken(schedule, 100.3, 1100) == []
+    assert taken(schedule, 100.4, 60_000) == [1, 2]
+
+
+def test_the_poll_reads_all_of_them() -> None:
+    schedule = watching(Stream(1), Stream(2, 60))
+    assert taken(schedule, 100.0 + POLL_SECONDS) == [1, 2]
+    assert taken(schedule, 100.1 + POLL_SECONDS) == []
+
+
+def test_a_feed_without_watched_streams_is_forgotten() -> None:
+    schedule = watching(Stream(1), Stream(1, 60), Stream(2, 60))
+    schedule.keep({Stream(1, 60)})
+    assert list(schedule.feeds) == [1]
+    assert list(schedule.feeds[1].streams) == [Stream(1, 60)]
+    schedule.ring(None, 100.1)
+    assert taken(schedule, 100.1) == [1]
