@@ -14,8 +14,12 @@ import httpx
 import pytest
 
 from klines.__main__ import commands
+from klines.hub import Hub
+from klines.retention import TAPE_SECONDS
+from klines.server import MAX_MESSAGE
 from klines.settings import variables
 from klines.tables import metadata
+from klines.web.socket import RULES
 from tests.servers import Database
 
 ROOT = Path(__file__).parents[2]
@@ -114,3 +118,24 @@ def test_make_needs_nothing_but_python() -> None:
     said = subprocess.run(["make", "-n", "serve"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
     assert "uv " not in said
     assert "docker" not in said
+
+
+def test_every_socket_and_message_type() -> None:
+    part = README.partition("## WebSockets")[2].partition("## ")[0]
+    assert set(re.findall(r"^\| `/ws/(\w+)/", part, re.M)) == set(RULES)
+    for kind, (history, _) in RULES.items():
+        row = next(line for line in part.splitlines() if line.startswith(f"| `/ws/{kind}/"))
+        assert f"default {history.default}, at most {history.schema['maximum']}" in row
+    sources = "".join(file.read_text() for file in (ROOT / "src" / "klines" / "relay").glob("*.py"))
+    types = set(re.findall(r'"type":"(\w+)"', sources)) | {"kline", "revision"}
+    assert set(re.findall(r"^\| `(\w+)` \| (?:`|as)", part, re.M)) == types
+
+
+def test_figures_of_the_streams() -> None:
+    hub = Hub()
+    assert f"more than {hub.max_bytes // 1024} KiB or {hub.max_frames} messages" in README
+    assert f"nothing was read for {hub.stuck_seconds:.0f} s" in README
+    assert f"trades stay on the tape for {TAPE_SECONDS // 60} minutes" in README
+    assert "262144" in (ROOT / "alembic/sql/0005_tape/common.sql").read_text()
+    assert "262,144 of a token" in README
+    assert f"more than {MAX_MESSAGE // 1024} KiB" in README
