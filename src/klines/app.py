@@ -31,6 +31,8 @@ from klines.web.services import Services
 from klines.writer import TradeWriter
 
 WRITERS = 4
+# A heartbeat comes within five seconds of silence: the relay looks every half second.
+IDLE_SECONDS = 4.5
 
 logger = logging.getLogger("klines")
 
@@ -101,7 +103,7 @@ async def _lifespan(app: Litestar, settings: Settings) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _live(settings: Settings) -> AsyncIterator[tuple[Hub, Relay]]:
-    hub = Hub()
+    hub = Hub(idle_seconds=IDLE_SECONDS)
     pace = Pace(settings.klines_push_interval / 1000, settings.klines_close_grace)
     async with (
         open_engine(settings.database_url) as engine,

@@ -116,7 +116,8 @@ def translated() -> Iterator[None]:
             raise _unavailable(error) from error
         raise
     except (*_GONE, TimeoutError) as error:
-        if isinstance(error, ValueError):  # asyncpg's DataError: our own fault, not the database's absence
+        # asyncpg's DataError is our own fault, not the database's absence; a bad certificate is both kinds of error.
+        if isinstance(error, ValueError) and not isinstance(error, OSError):
             raise
         raise _unavailable(error) from error
 

@@ -13,12 +13,14 @@ import asyncpg
 import pytest
 
 from klines import listener
+from klines.errors import Unavailable
 from klines.listener import MAX_WAITING, PROBE_SECONDS, PROBE_TIMEOUT, Doorbell, Resumed, Silenced, listen
 from tests.live.proxy import Proxy, through, upstream_of
 from tests.servers import Database
 
 DEADLINE = 30
 QUICK = {"probe_seconds": 0.2, "probe_timeout": 0.5}
+NO_PROBES = {"probe_seconds": 100.0 * DEADLINE}
 LISTENERS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'klines listener' AND datname = $1"
 
 Item = Doorbell | Resumed | Silenced
@@ -145,6 +147,9 @@ async def test_too_many_waiting_tokens_are_any_token(
             await notify(psql, ",".join(map(str, payload)))
         await arrived(rung, len(full) + 2)
         assert await anext(items) == Doorbell(None)
+        await notify(psql, "5")
+        async with asyncio.timeout(DEADLINE):
+            assert await anext(items) == Doorbell(frozenset({5}))
 
 
 @pytest.mark.parametrize(
@@ -197,7 +202,7 @@ async def test_a_terminated_listener_comes_back(
     plain: Database, psql: asyncpg.Connection[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    async with hearing(plain.url) as ear:
+    async with hearing(plain.url, **NO_PROBES) as ear:
         assert await ear.next() == Resumed()
         for trade_id in (1, 2):
             (pid,) = await pids(psql, plain)
@@ -209,7 +214,7 @@ async def test_a_terminated_listener_comes_back(
 
 
 async def test_a_cut_connection_comes_back(plain: Database, psql: asyncpg.Connection[Any], proxy: Proxy) -> None:
-    async with hearing(through(proxy, plain.url)) as ear:
+    async with hearing(through(proxy, plain.url), **NO_PROBES) as ear:
         assert await ear.next() == Resumed()
         proxy.cut()
         assert [await ear.next(), await ear.next()] == [Silenced(), Resumed()]
@@ -306,6 +311,25 @@ async def test_a_server_that_refuses_for_a_while(
 async def test_a_database_that_does_not_exist_yet_is_waited_for(plain: Database) -> None:
     async with hearing(plain.url.replace(plain.name, "nowhere_1")) as ear:
         assert await ear.next() == Silenced()
+
+
+async def test_only_a_connection_that_stood_forgets_the_failures_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(listener, "MAX_RETRY_SECONDS", 0.004)
+    away = Unavailable("away")
+    retry = listener._Retry()
+    for _ in range(4):
+        retry.failed(away)
+        await retry.pause()
+    assert retry._seconds == 0.004
+    monkeypatch.setattr(listener, "MAX_RETRY_SECONDS", DEADLINE)
+    retry.succeeded()
+    retry.failed(away)
+    assert retry._seconds == 0.004
+    monkeypatch.setattr(listener, "MAX_RETRY_SECONDS", -1)
+    retry.succeeded()
+    retry.failed(away)
+    assert retry._seconds == 0.001
 
 
 async def test_a_server_that_fails_the_probe_is_tried_again(plain: Database, psql: asyncpg.Connection[Any]) -> None:

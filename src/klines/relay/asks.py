@@ -54,10 +54,8 @@ class Asks:
         """It cannot be answered yet: let the others go first."""
         self._waiting[ask] = self._waiting.pop(ask)
 
-    def refuse(self, error: KlinesError) -> None:
-        """Answer all of them with an error."""
-        waiting, self._waiting = self._waiting, {}
-        for answers in waiting.values():
-            for answer in answers:
-                if not answer.done():
-                    answer.set_exception(error)
+    def refuse(self, error: KlinesError, *asks: Ask) -> None:
+        """Answer these with an error, or all of them."""
+        for ask in asks or list(self._waiting):
+            for answer in self.take(ask):
+                answer.set_exception(error)

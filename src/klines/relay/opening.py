@@ -97,9 +97,9 @@ async def _caught_up(connection: AsyncConnection, feed: Feed, cursor: Cursor) ->
         reached = end_of(found.taped, begin.sequence)
     except Hole:
         return None
-    if reached == begin.sequence and reached != feed.place.sequence:
+    end = feed.place if final else Place(reached, moment_ms, reached)
+    if reached != end.sequence or (reached == begin.sequence and not final):
         return None
-    end = Place(reached, moment_ms, reached)
     return Caught([one.message for one in told(feed, stream, found, begin, end)], end)
 
 

@@ -33,6 +33,7 @@ from klines.relay.opening import Ask, Behind, Opening, open_stream
 from klines.relay.schedule import Schedule
 
 READ_SECONDS = 3.0
+OPEN_SECONDS = 2.0
 PULSE_SECONDS = 0.5
 BACKLOG_SECONDS = 0.01
 RETRY_SECONDS = (0.1, 1.0)
@@ -145,13 +146,11 @@ class Relay:
             if due and loop.time() > self._tidied_at + PULSE_SECONDS:
                 self._tidied_at = loop.time()
                 self._schedule.keep(set(cast("Collection[Stream]", self._hub.topics())))
-            async with asyncio.timeout(READ_SECONDS):
-                for start in range(0, len(due), TOKENS_AT_ONCE):
-                    await self._advance(connection, due[start : start + TOKENS_AT_ONCE])
+            for start in range(0, len(due), TOKENS_AT_ONCE):
+                await self._advance(connection, due[start : start + TOKENS_AT_ONCE])
             self._read_at = loop.time()
             self._be("live")
-            async with asyncio.timeout(READ_SECONDS):
-                await self._answer(connection)
+            await self._answer(connection)
             await self._rest()
 
     async def _rest(self) -> None:
@@ -172,7 +171,8 @@ class Relay:
             return
         now = asyncio.get_running_loop().time()
         wanted = [feed.place.wanted(list(feed.streams)) for feed in due]
-        found = (await changes(connection, wanted, moment_of(self._moment_ms))).by_token()
+        async with asyncio.timeout(READ_SECONDS):
+            found = (await changes(connection, wanted, moment_of(self._moment_ms))).by_token()
         for feed, asked in zip(due, wanted, strict=True):
             own = found.get(feed.token_id, NOTHING)
             try:
@@ -192,15 +192,18 @@ class Relay:
     async def _answer(self, connection: AsyncConnection) -> None:
         """Open streams that were asked for, a few at a time; those that ask the same share one answer."""
         for ask in self._asks.next(ASKS_AT_ONCE):
-            feed = await self._feed(connection, ask)
             # Whatever came since the feed's last turn, and the bars that ended, need no doorbell.
-            self._schedule.at(feed.token_id, 0.0)
+            self._schedule.at(ask.stream.token_id, 0.0)
             try:
-                frames, place = await open_stream(connection, feed, ask)
+                async with asyncio.timeout(OPEN_SECONDS):
+                    feed = await self._feed(connection, ask)
+                    frames, place = await open_stream(connection, feed, ask)
             except Behind:
                 self._asks.postpone(ask)
-                self._schedule.watch(feed)
                 continue
+            except Exception:
+                self._asks.refuse(Unavailable("the stream cannot be opened now", code="database_busy"), ask)
+                raise
             cursor = place.cursor(feed.epoch, ask.stream)
             for answer in self._asks.take(ask):
                 subscriber = self._hub.subscribe(ask.stream) if place == feed.place else None
