@@ -1,8 +1,8 @@
 """Where in a token's feed a stream stands: the text a client gives back to continue right after a message. Pure.
 
 A stream of trades stands behind a number of trades. A stream of bars also stands at a moment, up to which it has told
-bars closed; and since one read of the feed can make several messages, `ahead` says how much further in the feed the
-bars that ended by that moment already are.
+bars closed, in epoch milliseconds; and since one read of the feed can make several messages, `ahead` says how far in
+the feed the bars that had ended by that moment already are.
 """
 
 from __future__ import annotations
@@ -22,20 +22,25 @@ class Stream(NamedTuple):
     seconds: int = 0
 
 
-class Cursor(NamedTuple):
-    """A place in one stream of the database called `epoch`; `moment_ms` is in epoch milliseconds."""
+class Place(NamedTuple):
+    """A place in a token's feed: behind `sequence` trades; the rest is for bars, and 0 without."""
 
-    epoch: str
-    stream: Stream
     sequence: int
     moment_ms: int = 0
     ahead: int = 0
 
+
+class Cursor(NamedTuple):
+    """A place in one stream of the database called `epoch`."""
+
+    epoch: str
+    stream: Stream
+    place: Place
+
     def __str__(self) -> str:
-        place = f"{self.epoch}.{self.stream.token_id}.{self.sequence}"
-        if not self.stream.seconds:
-            return place
-        return f"{place}.{self.stream.seconds}.{self.moment_ms}.{max(self.ahead, self.sequence)}"
+        sequence, moment_ms, ahead = self.place
+        text = f"{self.epoch}.{self.stream.token_id}.{sequence}"
+        return f"{text}.{self.stream.seconds}.{moment_ms}.{ahead}" if self.stream.seconds else text
 
 
 def parse_cursor(text: str, stream: Stream) -> Cursor:
@@ -44,7 +49,6 @@ def parse_cursor(text: str, stream: Stream) -> Cursor:
     if found is None:
         raise BadRequest(f"cursor {echo(text)}: not a cursor of ours", code="cursor_invalid")
     epoch, token_id, sequence, seconds, moment_ms, ahead = found.groups(default="0")
-    cursor = Cursor(epoch, Stream(int(token_id), int(seconds)), int(sequence), int(moment_ms), int(ahead))
-    if cursor.stream != stream:
+    if Stream(int(token_id), int(seconds)) != stream:
         raise BadRequest(f"cursor {echo(text)}: belongs to another stream", code="cursor_invalid")
-    return cursor
+    return Cursor(epoch, stream, Place(int(sequence), int(moment_ms), int(ahead)))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klines.cursor import Cursor, Stream, parse_cursor
+from klines.cursor import Cursor, Place, Stream, parse_cursor
 from klines.errors import BadRequest
 
 EPOCH = "0123456789ab"
@@ -15,13 +15,13 @@ NUMBERS = st.integers(0, 10**15 - 1)
 
 @given(st.integers(0, 2**31 - 1), NUMBERS)
 def test_a_place_among_trades_comes_back(token_id: int, sequence: int) -> None:
-    cursor = Cursor(EPOCH, Stream(token_id), sequence)
+    cursor = Cursor(EPOCH, Stream(token_id), Place(sequence))
     assert parse_cursor(str(cursor), cursor.stream) == cursor
 
 
 @given(st.integers(0, 2**31 - 1), NUMBERS, NUMBERS, NUMBERS)
 def test_a_place_among_bars_comes_back(token_id: int, sequence: int, moment_ms: int, further: int) -> None:
-    cursor = Cursor(EPOCH, Stream(token_id, 60), sequence, moment_ms, sequence + further)
+    cursor = Cursor(EPOCH, Stream(token_id, 60), Place(sequence, moment_ms, sequence + further))
     assert parse_cursor(str(cursor), cursor.stream) == cursor
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from klines.cursor import Stream, parse_cursor
+from klines.cursor import Place, Stream, parse_cursor
 from klines.queries.changes import Changed, Changes, Taped
-from klines.relay.feed import Feed, Hole, Place, end_of, told
+from klines.relay.feed import Feed, Hole, place_after, told
 
 SECOND = Stream(7, 1)
 TRADES = Stream(7)
@@ -17,7 +17,7 @@ EPOCH = "0123456789ab"
 
 
 def changed(*open_ms: int) -> Changes:
-    return Changes([], [Changed(SECOND, one, f'{{"open_time":{one}}}') for one in open_ms])
+    return Changes(12, [], [Changed(SECOND, one, f'{{"open_time":{one}}}') for one in open_ms])
 
 
 def messages(found: Changes, begin: Place, end: Place) -> list[dict[str, Any]]:
@@ -48,7 +48,7 @@ def test_whoever_stops_after_a_message_is_told_the_rest(stop: int) -> None:
     """As the database would answer the cursor: every bar touched after it, or ended since, that it does not have."""
     opens, begin, end = [1000, 5000, 6000, 7000, 8000], Place(10, 6000), Place(12, 8500, 12)
     text = messages(changed(*opens), begin, end)[stop]["cursor"]
-    cursor = parse_cursor(text, SECOND)
+    cursor = parse_cursor(text, SECOND).place
     sequence_of_all = 12
     left = [
         one
@@ -63,18 +63,34 @@ def test_whoever_stops_after_a_message_is_told_the_rest(stop: int) -> None:
 
 def test_trades_of_several_commits_are_one_message() -> None:
     feed = Feed(7, "PEPE", EPOCH, Place(10, 0))
-    found = Changes([Taped(7, 11, 1, '{"trade_id":1}'), Taped(7, 13, 2, '{"trade_id":2},{"trade_id":3}')], [])
+    found = Changes(13, [Taped(11, 1, '{"trade_id":1}'), Taped(13, 2, '{"trade_id":2},{"trade_id":3}')], [])
     (only,) = told(feed, TRADES, found, feed.place, Place(13, 0, 13))
     got = msgspec.json.decode(only.message)
     assert [one["trade_id"] for one in got["trades"]] == [1, 2, 3]
-    assert parse_cursor(got["cursor"], TRADES).sequence == 13
+    assert parse_cursor(got["cursor"], TRADES).place.sequence == 13
     assert only.key is None
 
 
-def test_a_gap_on_the_tape_is_not_passed_over() -> None:
-    assert end_of([], 10) == 10
-    assert end_of([Taped(7, 11, 1, ""), Taped(7, 13, 2, "")], 10) == 13
+def after(newest: int, *taped: Taped) -> Place:
+    return place_after(Place(10, 5, 12), Changes(newest, list(taped), []), 99)
+
+
+def test_a_read_ends_where_its_page_does() -> None:
+    assert after(10) == Place(10, 99, 10)
+    assert after(13, Taped(11, 1, ""), Taped(13, 2, "")) == Place(13, 99, 13)
+    assert after(20, Taped(11, 1, "")) == Place(11, 99, 11)
+
+
+@pytest.mark.parametrize(
+    ("newest", "taped"),
+    [
+        (12, [Taped(12, 1, "")]),
+        (14, [Taped(11, 1, ""), Taped(14, 2, "")]),
+        (11, []),
+        (9, []),
+    ],
+    ids=["the next one is gone", "one between is gone", "all are gone", "the feed is shorter than it was"],
+)
+def test_a_gap_on_the_tape_is_not_passed_over(newest: int, taped: list[Taped]) -> None:
     with pytest.raises(Hole):
-        end_of([Taped(7, 12, 1, "")], 10)
-    with pytest.raises(Hole):
-        end_of([Taped(7, 11, 1, ""), Taped(7, 14, 2, "")], 10)
+        after(newest, *taped)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from klines.cursor import Stream
-from klines.relay.feed import Feed, Place
+from klines.cursor import Place, Stream
+from klines.relay.feed import Feed
 from klines.relay.schedule import POLL_SECONDS, Schedule
 
 PUSH = 0.05

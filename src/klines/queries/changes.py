@@ -17,62 +17,55 @@ from sqlalchemy import (
     Boolean,
     Integer,
     Select,
+    Text,
     bindparam,
     case,
     cast,
     column,
     func,
-    literal,
     literal_column,
-    null,
     select,
     table,
     true,
+    union_all,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from klines.cursor import Stream
+from klines.cursor import Place, Stream
 from klines.interval import Interval
-from klines.queries.feeds import tape
-from klines.queries.klines import COLUMNS, bar_json, page, span
+from klines.queries.feeds import feeds, tape
+from klines.queries.klines import COLUMNS, bar_json, latest, page, span
 from klines.queries.trades import trade_json
 from klines.queries.window import MOMENT, Window
-from klines.queries.wire import epoch_ms, json_array
+from klines.queries.wire import Column, epoch_ms, json_array
 from klines.tables import trades
+from klines.timestamp import to_datetime
 
-# What one row of the tape holds at the most, and what is read of a feed at once.
-ROW_TRADES = 256
+# What is read of a feed at once.
 PAGE_TRADES = 512
-UNBOUNDED = 2**62
 TRADE = ("trade_id", "time", "price", "amount", "side")
 
-_NOW = bindparam("now", type_=MOMENT)
+# What stands in place of a width in the row that tells the length of a feed, and of a number in that of bars to show.
+NEWEST = -1
+SHOWN = -1
+
+_MOMENT = bindparam("moment", type_=MOMENT)
+_INTERVALS = {interval.seconds: interval for interval in Interval}
 
 live = table("live_klines", column("seconds", Integer), *(column(name) for name in COLUMNS), schema="klines_internal")
 
 
 class Wanted(NamedTuple):
-    """A token's feed after a place, as a cursor names it, and which streams of it.
+    """What comes after a place in a token's feed, for some of its streams."""
 
-    The answer is a page: it ends at `until`, or before it where more than `PAGE_TRADES` trades lie between.
-    """
-
+    token_id: int
     streams: Sequence[Stream]
-    after: int
-    since: datetime
-    ahead: int = 0
-    until: int = UNBOUNDED
-
-    @property
-    def last(self) -> int:
-        """Where the page ends at the latest. A row of the tape is shorter, so that every page gets on."""
-        return min(self.until, self.after + PAGE_TRADES)
+    place: Place
 
 
 class Taped(NamedTuple):
-    """So many trades that end at `sequence` of a feed; `json` is the inside of an array, empty if not wanted."""
+    """So many trades that end at `sequence`; `json` is the inside of an array, empty if no stream wants it."""
 
-    token_id: int
     sequence: int
     trades: int
     json: str
@@ -87,124 +80,163 @@ class Changed(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """Ascending: per token by sequence, per stream by open time."""
+    """What came to a feed that is `newest` trades long now: a page of its tape, bars ascending by open time."""
 
+    newest: int
     taped: list[Taped]
     changed: list[Changed]
 
-    def by_token(self) -> dict[int, Changes]:
-        """The same for each token that has any."""
-        found: dict[int, Changes] = {}
-        for row in self.taped:
-            found.setdefault(row.token_id, Changes([], [])).taped.append(row)
-        for bar in self.changed:
-            found.setdefault(bar.stream.token_id, Changes([], [])).changed.append(bar)
-        return found
+
+class Shown(NamedTuple):
+    """The latest `limit` bars of a stream, closed if they ended by `moment_ms`."""
+
+    stream: Stream
+    limit: int
+    moment_ms: int
 
 
-NOTHING = Changes([], [])
+class Answer(NamedTuple):
+    """The changes of each feed in the order in which they were wanted, and the bars to show, inside of a JSON array."""
+
+    feeds: list[Changes]
+    shown: str
 
 
-async def changes(connection: AsyncConnection, wanted: Sequence[Wanted], moment: datetime) -> Changes:
-    """The tape of each feed, the bars that it touched, and the bars that ended by `moment`."""
-    rows = await connection.execute(_changes(), _values(wanted, moment))
-    found = Changes([], [])
-    for token_id, seconds, place, count, json in rows:
-        if not seconds:
-            found.taped.append(Taped(token_id, place, count, json or ""))
-            continue
-        stream = Stream(token_id, seconds)
-        text = json or await _retired(connection, stream, place, moment)
-        found.changed.append(Changed(stream, place, text))
-    return found
+async def changes(
+    connection: AsyncConnection, wanted: Sequence[Wanted], moment_ms: int, show: Shown | None = None
+) -> Answer:
+    """At most `PAGE_TRADES` trades of each feed, the bars touched by them, and the bars that ended by `moment_ms`."""
+    statement = _changes(_INTERVALS[show.stream.seconds] if show else None)
+    rows = await connection.execute(statement, _values(wanted, moment_ms) | _shown_values(show))
+    found = [Changes(0, [], []) for _ in wanted]
+    shown = ""
+    for number, seconds, place, trades_, json in rows:
+        if number == SHOWN:
+            shown = json or ""
+        elif seconds == NEWEST:
+            found[number] = found[number]._replace(newest=place)
+        elif not seconds:
+            found[number].taped.append(Taped(place, trades_, json or ""))
+        else:
+            stream = Stream(wanted[number].token_id, seconds)
+            text = json or await _retired(connection, stream, place, moment_ms)
+            found[number].changed.append(Changed(stream, place, text))
+    return Answer(found, shown)
 
 
-async def _retired(connection: AsyncConnection, stream: Stream, open_ms: int, moment: datetime) -> str:
+async def _retired(connection: AsyncConnection, stream: Stream, open_ms: int, moment_ms: int) -> str:
     # A bar that a late trade brought back may have retired again before it was read.
-    interval = next(interval for interval in Interval if interval.seconds == stream.seconds)
     window = Window(1, open_ms * 1000, open_ms * 1000 + 1)
-    return (await page(connection, stream.token_id, interval, window, moment)).json
+    found = await page(connection, stream.token_id, _INTERVALS[stream.seconds], window, _moment(moment_ms))
+    return found.json
 
 
-def _values(wanted: Sequence[Wanted], moment: datetime) -> dict[str, object]:
-    bars = [(stream, feed) for feed in wanted for stream in feed.streams if stream.seconds]
+def _values(wanted: Sequence[Wanted], moment_ms: int) -> dict[str, object]:
+    bars = [(number, stream, feed) for number, feed in enumerate(wanted) for stream in feed.streams if stream.seconds]
     return {
-        "wanted_token_id": [feed.streams[0].token_id for feed in wanted],
-        "wanted_after": [feed.after for feed in wanted],
-        "wanted_until": [feed.last for feed in wanted],
+        "wanted_number": list(range(len(wanted))),
+        "wanted_token_id": [feed.token_id for feed in wanted],
+        "wanted_after": [feed.place.sequence for feed in wanted],
         "wanted_told": [any(not stream.seconds for stream in feed.streams) for feed in wanted],
-        "streams_token_id": [stream.token_id for stream, _ in bars],
-        "streams_seconds": [stream.seconds for stream, _ in bars],
-        "streams_since": [feed.since for _, feed in bars],
-        "streams_ahead": [feed.ahead for _, feed in bars],
-        "now": moment,
+        "streams_number": [number for number, _, _ in bars],
+        "streams_token_id": [stream.token_id for _, stream, _ in bars],
+        "streams_seconds": [stream.seconds for _, stream, _ in bars],
+        "streams_since": [_moment(feed.place.moment_ms) for _, _, feed in bars],
+        "streams_ahead": [feed.place.ahead for _, _, feed in bars],
+        "moment": _moment(moment_ms),
     }
 
 
+def _shown_values(show: Shown | None) -> dict[str, object]:
+    if show is None:
+        return {}
+    return {"now": _moment(show.moment_ms)} | Window(show.limit).values(show.stream.token_id)
+
+
+def _moment(moment_ms: int) -> datetime:
+    return to_datetime(moment_ms * 1000)
+
+
 @cache
-def _changes() -> Select[Any]:
-    read = _read()
-    streams = _rows("streams", token_id=Integer, seconds=Integer, since=MOMENT, ahead=BigInteger)
+def _changes(shown: Interval | None) -> Select[Any]:
+    wanted = _rows("wanted", number=Integer, token_id=Integer, after=BigInteger, told=Boolean)
+    read = _read(wanted)
+    newest = _row(wanted.c.number, _number(NEWEST), func.coalesce(feeds.c.sequence, 0)).join_from(
+        wanted, feeds, feeds.c.token_id == wanted.c.token_id, isouter=True
+    )
+    parts = [_told(read), _bars(read), newest]
+    if shown:
+        parts.append(_row(_number(SHOWN), _number(0), _number(0), json=latest(shown).subquery("shown").c[0]))
+    rows = union_all(*parts).subquery("changes")
+    return select(rows).order_by(rows.c.number, rows.c.seconds, rows.c.place)
+
+
+def _row(number: Column, seconds: Column, place: Column, trades: Column | None = None, json: Any = None) -> Any:
+    return select(
+        number.label("number"),
+        seconds.label("seconds"),
+        cast(place, BigInteger).label("place"),
+        (_number(0) if trades is None else trades).label("trades"),
+        cast(json, Text).label("json"),
+    )
+
+
+def _number(value: int) -> Column:
+    return literal_column(str(value), Integer)
+
+
+def _bars(read: Any) -> Any:
+    streams = _rows("streams", number=Integer, token_id=Integer, seconds=Integer, since=MOMENT, ahead=BigInteger)
     at = func.unnest(read.c.times).table_valued(column("time", MOMENT)).render_derived("at")
     opened = func.klines_internal.open_time(streams.c.seconds, at.c.time, type_=MOMENT)
-    # What a cursor says is told already of the bars that had ended.
-    told = (opened + span(streams.c.seconds) <= streams.c.since) & (read.c.sequence <= streams.c.ahead)
+    # Told already, by what the place says of the bars that had ended.
+    known = (opened + span(streams.c.seconds) <= streams.c.since) & (read.c.sequence <= streams.c.ahead)
+    stream = (streams.c.number, streams.c.token_id, streams.c.seconds)
     touched = (
-        select(streams.c.token_id, streams.c.seconds, opened.label("time"))
-        .join_from(read, streams, streams.c.token_id == read.c.token_id)
+        select(*stream, opened.label("time"))
+        .join_from(read, streams, streams.c.number == read.c.number)
         .join(at, true())
-        .where(~told)
+        .where(~known)
     )
-    ended = select(live.c.token_id, live.c.seconds, live.c.time).join_from(
+    ended = select(*stream, live.c.time).join_from(
         streams,
         live,
         (live.c.token_id == streams.c.token_id)
         & (live.c.seconds == streams.c.seconds)
         & (live.c.time > streams.c.since - span(streams.c.seconds))
-        & (live.c.time <= _NOW - span(streams.c.seconds)),
+        & (live.c.time <= _MOMENT - span(streams.c.seconds)),
     )
     bars = touched.union(ended).subquery("bars")
     key = (live.c.token_id == bars.c.token_id) & (live.c.seconds == bars.c.seconds) & (live.c.time == bars.c.time)
-    text = case((live.c.token_id.is_not(None), bar_json(live, bars.c.seconds, _NOW)))
-    both = _told(read).union_all(
-        select(bars.c.token_id, bars.c.seconds, epoch_ms(bars.c.time), literal(0, BigInteger), text).join_from(
-            bars, live, key, isouter=True
-        )
-    )
-    place = both.subquery("changes")
-    return select(place).order_by(place.c[0], place.c[1], place.c[2])
+    text = case((live.c.token_id.is_not(None), bar_json(live, bars.c.seconds, _MOMENT)))
+    row = _row(bars.c.number, bars.c.seconds, epoch_ms(bars.c.time), json=text)
+    return row.join_from(bars, live, key, isouter=True)
 
 
-def _read() -> Any:
-    wanted = _rows("wanted", token_id=Integer, after=BigInteger, until=BigInteger, told=Boolean)
+def _read(wanted: Any) -> Any:
+    # A row of the tape is shorter than a page, so that every page gets on.
     row = (
         select(tape)
         .where(
             tape.c.token_id == wanted.c.token_id,
             tape.c.sequence > wanted.c.after,
-            tape.c.sequence <= wanted.c.until,
+            tape.c.sequence <= wanted.c.after + literal_column(str(PAGE_TRADES)),
         )
         .lateral("row")
     )
-    return select(row, wanted.c.told).join_from(wanted, row, true()).cte("read").prefix_with("MATERIALIZED")
+    return select(row, wanted.c.number, wanted.c.told).join_from(wanted, row, true()).cte("read")
 
 
-def _told(read: Any) -> Select[Any]:
+def _told(read: Any) -> Any:
     columns = (read.c.trade_ids, read.c.times, read.c.prices, read.c.amounts, read.c.sides)
     each = (
         func.unnest(*columns)
-        .table_valued(*(column(name, trades.c[name].type) for name in TRADE), with_ordinality="number")
+        .table_valued(*(column(name, trades.c[name].type) for name in TRADE), with_ordinality="place")
         .render_derived("each")
     )
-    json = select(json_array(trade_json(each), each.c.number)).select_from(each).scalar_subquery()
-    count = cast(func.cardinality(read.c.trade_ids), BigInteger)
-    return select(
-        read.c.token_id.label("token_id"),
-        literal_column("0", Integer).label("seconds"),
-        read.c.sequence.label("place"),
-        count.label("count"),
-        case((read.c.told, json), else_=null()).label("json"),
-    )
+    json = select(json_array(trade_json(each), each.c.place)).select_from(each).scalar_subquery()
+    trades_ = func.cardinality(read.c.trade_ids)
+    return _row(read.c.number, _number(0), read.c.sequence, trades_, case((read.c.told, json)))
 
 
 def _rows(name: str, **columns: Any) -> Any:

@@ -54,6 +54,11 @@ async def rows(
     return [Bar(*row) for row in await connection.execute(_rows(interval, window.shape), values)]
 
 
+def latest(interval: Interval) -> Select[Any]:
+    """The statement behind a page of the latest bars, with parameters as `Window` names them, and `now`."""
+    return _page(interval, Window(1).shape)
+
+
 # Built once per interval and shape: building one takes longer than running it.
 @cache
 def _page(interval: Interval, shape: Shape) -> Select[Any]:

@@ -50,6 +50,13 @@ class Asks:
         """Those who wait for this one: to be answered now."""
         return [answer for answer in self._waiting.pop(ask) if not answer.done()]
 
+    def ask_anew(self, ask: Ask) -> None:
+        """The cursor of this one leads nowhere: its stream begins anew, or has to be left if it has begun."""
+        if ask.begun:
+            self.refuse(Unavailable("the stream cannot be continued", code="stream_lost"), ask)
+        else:
+            self._waiting.setdefault(ask.anew(), []).extend(self._waiting.pop(ask))
+
     def postpone(self, ask: Ask) -> None:
         """It cannot be answered yet: let the others go first."""
         self._waiting[ask] = self._waiting.pop(ask)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from typing import NamedTuple
 
-from klines.cursor import Cursor, Stream
+from klines.cursor import Cursor, Place, Stream
 from klines.errors import KlinesError
-from klines.queries.changes import PAGE_TRADES, ROW_TRADES, Changed, Changes, Taped, Wanted
+from klines.queries.changes import Changed, Changes
 from klines.relay.messages import Address
-from klines.timestamp import to_datetime
 
-
-def moment_of(moment_ms: int) -> datetime:
-    """A moment in epoch milliseconds, as the database takes it."""
-    return to_datetime(moment_ms * 1000)
+# Behind every trade there will be.
+BEYOND = 2**62
 
 
 class Hole(KlinesError):
@@ -29,29 +25,8 @@ class Told(NamedTuple):
     key: int | None = None
 
 
-class Place(NamedTuple):
-    """A place in a token's feed, as a cursor names it: trades, the moment up to which bars are closed, and `ahead`."""
-
-    sequence: int
-    moment_ms: int
-    ahead: int = 0
-
-    @property
-    def moment(self) -> datetime:
-        """The moment, as the database takes it."""
-        return moment_of(self.moment_ms)
-
-    def cursor(self, epoch: str, stream: Stream) -> Cursor:
-        """The place as it is handed out."""
-        return Cursor(epoch, stream, self.sequence, self.moment_ms, self.ahead)
-
-    def wanted(self, streams: Sequence[Stream]) -> Wanted:
-        """What to read to get on from here."""
-        return Wanted(streams, self.sequence, self.moment, self.ahead)
-
-
 class Feed:
-    """A token that somebody watches: its address on the wire, its streams, and the place they have all been told."""
+    """A token that somebody watches: its streams, and the place that all of them have been told."""
 
     def __init__(self, token_id: int, symbol: str, epoch: str, place: Place) -> None:
         self.token_id = token_id
@@ -61,42 +36,44 @@ class Feed:
         self.streams: dict[Stream, Address] = {}
         self.pushed = 0.0
 
+    @classmethod
+    def new(cls, stream: Stream, symbol: str, epoch: str) -> Feed:
+        """The feed of a token that nobody watched: it begins where its first read ends."""
+        return cls(stream.token_id, symbol, epoch, Place(BEYOND))
+
     def address(self, stream: Stream) -> Address:
         """The beginning of the messages of one of its streams, watched or not."""
         return self.streams.get(stream) or Address(stream, self.symbol)
 
-    def cursor(self, stream: Stream) -> Cursor:
-        """Where a stream stands."""
-        return self.place.cursor(self.epoch, stream)
+    def cursor(self, stream: Stream, place: Place | None = None) -> Cursor:
+        """The cursor of a place of this feed, or of its own."""
+        return Cursor(self.epoch, stream, place or self.place)
 
 
-def end_of(taped: Sequence[Taped], after: int) -> int:
-    """The end of the tape that was read after a place; raises `Hole` if something is missing in between."""
-    for row in taped:
-        if row.sequence - row.trades != after:
-            raise Hole(f"trades {after + 1} to {row.sequence - row.trades} of a feed are gone")
-        after = row.sequence
-    return after
-
-
-def may_have_more(wanted: Wanted, end: int) -> bool:
-    """Whether the page may have ended before the tape did."""
-    return end < wanted.until and end > wanted.after + PAGE_TRADES - ROW_TRADES
+def place_after(begin: Place, found: Changes, moment_ms: int) -> Place:
+    """Where a read that began at a place ended; raises `Hole` if something is missing in between."""
+    end = begin.sequence
+    for row in found.taped:
+        if row.sequence - row.trades != end:
+            raise Hole(f"trades {end + 1} to {row.sequence - row.trades} of a feed are gone")
+        end = row.sequence
+    if found.newest < end or (found.newest > end and not found.taped):
+        raise Hole(f"a feed of {found.newest} trades cannot be read from {end} on")
+    return Place(end, moment_ms, end)
 
 
 def told(feed: Feed, stream: Stream, found: Changes, begin: Place, end: Place) -> list[Told]:
     """What a read between two places has to tell one stream: the trades in one message, or a message per bar."""
-    address = feed.address(stream)
     if stream.seconds:
         bars = [bar for bar in found.changed if bar.stream == stream]
-        return list(_bars(address, bars, begin, end, feed.epoch))
+        return list(_bars(feed, bars, begin, end))
     if not found.taped:
         return []
     trades = ",".join(row.json for row in found.taped)
-    return [Told(address.trades(trades, end.cursor(feed.epoch, stream)))]
+    return [Told(feed.address(stream).trades(trades, feed.cursor(stream, end)))]
 
 
-def _bars(address: Address, bars: Sequence[Changed], begin: Place, end: Place, epoch: str) -> Iterator[Told]:
+def _bars(feed: Feed, bars: Sequence[Changed], begin: Place, end: Place) -> Iterator[Told]:
     """Ascending by open time: bars that had ended by the moment of `begin` are revised, then some close, then the open.
 
     Each cursor continues right after its message; at worst the state of a bar is told a second time.
@@ -108,11 +85,12 @@ def _bars(address: Address, bars: Sequence[Changed], begin: Place, end: Place, e
         if number == len(bars):
             place = end
         elif not revised:
-            # Whatever ended with this bar or before it is told as of the end of the page, the rest is not.
+            # Whatever ended with this bar or before it is told up to the end, the rest as before.
             place = Place(begin.sequence, end_ms if closed else end.moment_ms, end.sequence)
         elif bars[number].open_ms + width_ms > begin.moment_ms:
             place = Place(begin.sequence, begin.moment_ms, end.sequence)
         else:
             place = begin
-        message = address.bar("revision" if revised else "kline", bar.json, place.cursor(epoch, bar.stream))
+        cursor = feed.cursor(bar.stream, place)
+        message = feed.address(bar.stream).bar("revision" if revised else "kline", bar.json, cursor)
         yield Told(message, None if closed else bar.open_ms)

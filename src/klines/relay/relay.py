@@ -18,18 +18,18 @@ from typing import NamedTuple, cast
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from klines.background import running
-from klines.cursor import Stream
+from klines.cursor import Place, Stream
 from klines.database import reading
 from klines.errors import Unavailable
 from klines.hub import Hub
 from klines.listener import Doorbell, Resumed, listen
-from klines.queries.changes import NOTHING, changes
+from klines.queries.changes import Changes, Wanted, changes
 from klines.queries.feeds import epoch, sequences
 from klines.relay.asks import Asks
-from klines.relay.feed import Feed, Hole, Place, end_of, may_have_more, moment_of, told
+from klines.relay.feed import Feed, Hole, place_after, told
 from klines.relay.messages import Feed as State
 from klines.relay.messages import framed, heartbeat, now_ms
-from klines.relay.opening import Ask, Behind, Opening, open_stream
+from klines.relay.opening import Ask, Behind, Opening, opened, read_for
 from klines.relay.schedule import Schedule
 
 READ_SECONDS = 3.0
@@ -169,54 +169,61 @@ class Relay:
         due = [feed for feed in due if feed.streams]
         if not due:
             return
-        now = asyncio.get_running_loop().time()
-        wanted = [feed.place.wanted(list(feed.streams)) for feed in due]
+        wanted = [Wanted(feed.token_id, list(feed.streams), feed.place) for feed in due]
         async with asyncio.timeout(READ_SECONDS):
-            found = (await changes(connection, wanted, moment_of(self._moment_ms))).by_token()
-        for feed, asked in zip(due, wanted, strict=True):
-            own = found.get(feed.token_id, NOTHING)
-            try:
-                end = end_of(own.taped, feed.place.sequence)
-            except Hole as hole:
-                self._give_up(feed, hole.detail)
-                continue
-            if own.taped:
-                feed.pushed = now
-            if may_have_more(asked, end):
-                self._schedule.at(feed.token_id, now + BACKLOG_SECONDS)
-            begin, feed.place = feed.place, Place(end, self._moment_ms, end)
-            for stream in asked.streams:
-                for message, key in told(feed, stream, own, begin, feed.place):
-                    self._hub.publish(stream, framed(message), key)
+            answer = await changes(connection, wanted, self._moment_ms)
+        for feed, asked, found in zip(due, wanted, answer.feeds, strict=True):
+            self._publish(feed, asked, found)
+
+    def _publish(self, feed: Feed, asked: Wanted, found: Changes) -> None:
+        try:
+            end = place_after(asked.place, found, self._moment_ms)
+        except Hole as hole:
+            self._give_up(feed, hole.detail)
+            return
+        now = asyncio.get_running_loop().time()
+        if found.taped:
+            feed.pushed = now
+        if end.sequence < found.newest:
+            self._schedule.at(feed.token_id, now + BACKLOG_SECONDS)
+        begin, feed.place = feed.place, end
+        for stream in asked.streams:
+            for message, key in told(feed, stream, found, begin, end):
+                self._hub.publish(stream, framed(message), key)
 
     async def _answer(self, connection: AsyncConnection) -> None:
         """Open streams that were asked for, a few at a time; those that ask the same share one answer."""
         for ask in self._asks.next(ASKS_AT_ONCE):
-            # Whatever came since the feed's last turn, and the bars that ended, need no doorbell.
-            self._schedule.at(ask.stream.token_id, 0.0)
             try:
                 async with asyncio.timeout(OPEN_SECONDS):
-                    feed = await self._feed(connection, ask)
-                    frames, place = await open_stream(connection, feed, ask)
+                    await self._open(connection, ask)
             except Behind:
                 self._asks.postpone(ask)
-                continue
             except Exception:
                 self._asks.refuse(Unavailable("the stream cannot be opened now", code="database_busy"), ask)
                 raise
-            cursor = place.cursor(feed.epoch, ask.stream)
-            for answer in self._asks.take(ask):
-                subscriber = self._hub.subscribe(ask.stream) if place == feed.place else None
-                answer.set_result(Opening(frames, subscriber, cursor))
-            self._schedule.watch(feed, ask.stream)
 
-    async def _feed(self, connection: AsyncConnection, ask: Ask) -> Feed:
-        token_id = ask.stream.token_id
-        feed = self._schedule.feeds.get(token_id)
-        if feed is None:
-            sequence = (await sequences(connection, [token_id]))[token_id]
-            feed = Feed(token_id, ask.symbol, self._epoch, Place(sequence, self._moment_ms))
-        return feed
+    async def _open(self, connection: AsyncConnection, ask: Ask) -> None:
+        feed = self._schedule.feeds.get(ask.stream.token_id)
+        read = await read_for(connection, feed or Feed.new(ask.stream, ask.symbol, self._epoch), ask, self._moment_ms)
+        feed = read.feed
+        if feed.streams:
+            self._publish(feed, read.wanted, read.own)
+            if feed.token_id not in self._schedule.feeds:
+                return
+        else:
+            feed.place = Place(read.own.newest, self._moment_ms, read.own.newest)
+        found = await opened(connection, ask, read)
+        if found is None:
+            self._asks.ask_anew(ask)
+            return
+        frames, place = found
+        there = place.sequence == feed.place.sequence
+        for answer in self._asks.take(ask):
+            subscriber = self._hub.subscribe(ask.stream) if there else None
+            answer.set_result(Opening(frames, subscriber, feed.cursor(ask.stream, place)))
+        if there:
+            self._schedule.watch(feed, ask.stream)
 
     def _give_up(self, feed: Feed, reason: str) -> None:
         logger.warning("the streams of %s begin anew: %s", feed.symbol, reason)

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from litestar import asgi
-from litestar.types import Receive, Scope, Send
+from litestar.types import Receive, Send
 from uvicorn.protocols.utils import ClientDisconnected
 
 from klines.cursor import Stream, parse_cursor
@@ -42,16 +42,18 @@ RULES = {
 
 
 @asgi("/ws", is_mount=True, copy_scope=False)
-async def sockets(scope: Scope, receive: Receive, send: Send) -> None:
+async def sockets(scope: Any, receive: Receive, send: Send) -> None:
     """Every address below `/ws/`."""
     services: Services = scope["litestar_app"].state.services
     places: Places = scope["litestar_app"].state.places
     upgrade = str(scope["type"]) == "websocket"
     try:
+        kind, *rest = _route(scope)
         if not upgrade:
             raise UpgradeRequired("this address speaks WebSocket", code="upgrade_required")
         with places.taken():
-            await _serve(scope, receive, send, services)
+            ask = await _asked(kind, rest, scope["query_string"], services)
+            await _serve(scope["extensions"][EXTENSION]["connection"], ask, receive, send, services)
     except KlinesError as error:
         problem, headers = told(error)
         await refuse(problem, headers, send, upgrade=upgrade)
@@ -76,9 +78,8 @@ class Places:
             self._taken -= 1
 
 
-async def _serve(scope: Any, receive: Receive, send: Send, services: Services) -> None:
-    connection: Connection = scope["extensions"][EXTENSION]["connection"]
-    subscriber = await _begun(connection, await _asked(scope, services), send, services)
+async def _serve(connection: Connection, ask: Ask, receive: Receive, send: Send, services: Services) -> None:
+    subscriber = await _begun(connection, ask, send, services)
     try:
         while (await receive())["type"] != "websocket.disconnect":
             pass
@@ -117,13 +118,18 @@ async def _sent(connection: Connection, opening: Opening) -> None:
         raise ClientDisconnected
 
 
-async def _asked(scope: Any, services: Services) -> Ask:
-    """What an address and its query ask for; raises what stands against it."""
+def _route(scope: Any) -> list[str]:
     # The framework cuts the beginning off `path`; a token may hold what is quoted in `raw_path`.
-    kind, *rest = [unquote(part) for part in scope["raw_path"].decode("ascii").split("/")[2:]]
-    if (kind, len(rest)) not in {("klines", 2), ("transactions", 1)}:
-        raise NotFound(f"no stream at {echo(scope['raw_path'].decode('ascii'))}", code="route_unknown")
-    history, cursor = read(scope["query_string"], RULES[kind]).values()
+    path = scope["raw_path"].decode("ascii")
+    parts = [unquote(part) for part in path.split("/")[2:]]
+    if parts and (parts[0], len(parts)) in {("klines", 3), ("transactions", 2)}:
+        return parts
+    raise NotFound(f"no stream at {echo(path)}", code="route_unknown")
+
+
+async def _asked(kind: str, rest: list[str], query: bytes, services: Services) -> Ask:
+    """What an address and its query ask for; raises what stands against it."""
+    history, cursor = read(query, RULES[kind]).values()
     seconds = _seconds(rest[1]) if kind == "klines" else 0
     symbol, token_id = await services.find(rest[0])
     stream = Stream(token_id, seconds)
