@@ -52,6 +52,10 @@ class Service:
             if wanted(line):
                 return line
 
+    def has_said(self, wanted: Callable[[str], bool]) -> str:
+        """The first line of the log that is wanted, said already or still to come."""
+        return next(filter(wanted, self.lines), None) or self.wait_for(wanted)
+
     def url(self) -> str:
         """Its address, once it serves there."""
         address = self.wait_for(lambda line: "klines serves on" in line).split()[-1]

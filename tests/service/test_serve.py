@@ -28,7 +28,7 @@ def data_dir() -> Iterator[Path]:
 def test_from_nothing_to_moving_bars_and_back(data_dir: Path) -> None:
     with service(KLINES_DATA_DIR=str(data_dir), **MOCK) as first:
         url = first.url()
-        first.wait_for(lambda line: "runs the mock feed" in line)
+        first.has_said(lambda line: "runs the mock feed" in line)
         assert json.loads(get(f"{url}/health/ready"))["ready"] is True
         status = klines("db", "status", KLINES_DATA_DIR=str(data_dir))
         assert (status.returncode, status.stdout.splitlines()[0]) == (0, "revision 0005_tape of 0005_tape")
@@ -88,7 +88,7 @@ def test_a_killed_service_loses_nothing_and_its_server_is_adopted(data_dir: Path
 def test_several_workers_and_one_mock_feed(plain: Database) -> None:
     with service(DATABASE_URL=plain.url, WORKERS="2", **MOCK) as running:
         url = running.url()
-        running.wait_for(lambda line: "runs the mock feed" in line)
+        running.has_said(lambda line: "runs the mock feed" in line)
         run(lambda: _wait_for_trades(plain.url))
         assert json.loads(get(f"{url}/health/ready"))["ready"] is True
         assert running.stop() == 0
@@ -98,7 +98,7 @@ def test_several_workers_and_one_mock_feed(plain: Database) -> None:
 
 def test_another_process_takes_the_mock_feed_over(plain: Database) -> None:
     with service(DATABASE_URL=plain.url, **MOCK) as first:
-        first.wait_for(lambda line: "runs the mock feed" in line)
+        first.has_said(lambda line: "runs the mock feed" in line)
         with service(DATABASE_URL=plain.url, **MOCK) as second:
             second.url()
             first.stop(signal.SIGKILL)
