@@ -15,28 +15,22 @@ What this adds to uvicorn's protocol, of which the server makes one object per u
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import logging
 import random
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any, ClassVar, Protocol, cast
 
-import msgspec
 from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.datastructures import Headers
-from websockets.http11 import Request, Response
-from websockets.server import ServerProtocol
+from websockets.http11 import Request
 
-from klines.web.problem import MEDIA_TYPE, RETRY_SECONDS, Problem
+from klines.web.handshake import QUIET, Handshake
 
 EXTENSION = "klines.connection"
 WRITE_BUFFER = {"high": 32 * 1024, "low": 8 * 1024}
 RESTARTING = "restart; reconnect with the cursor"
 OUR_FAULT = "something went wrong on our side"
-CODES = {414: "uri_too_long", 426: "upgrade_required", 431: "headers_too_large", 500: "internal", 503: "restarting"}
 
 
 class Feeder(Protocol):
@@ -61,9 +55,9 @@ class Connection(WebSocketsSansIOProtocol):
     def __init__(self, config: Config, **of_server: Any) -> None:
         super().__init__(config, **of_server)
         self.feeder: Feeder | None = None
-        self.logger = cast(logging.Logger, _QUIET)
+        self.logger = cast(logging.Logger, QUIET)
         self.queue = cast("asyncio.Queue[Any]", _Inbox())
-        self.conn = _Handshake(max_size=config.ws_max_size, logger=_QUIET)
+        self.conn = Handshake(max_size=config.ws_max_size, logger=QUIET)
 
     def write(self, frame: bytes) -> None:
         """Send a whole, encoded, unmasked WebSocket frame; dropped before the upgrade and once the end has begun."""
@@ -212,19 +206,6 @@ class Connection(WebSocketsSansIOProtocol):
             self.close_timer = self.loop.call_later(self.LINGER, self.transport.abort)
 
 
-class _Handshake(ServerProtocol):
-    def reject(self, status: int, text: str) -> Response:
-        phrase = HTTPStatus(status).phrase
-        code = CODES.get(status, "handshake_invalid")
-        problem = Problem(title=phrase, status=status, detail=text.strip() or phrase, code=code)
-        body = msgspec.json.encode(problem)
-        headers = Headers({"Date": email.utils.formatdate(usegmt=True), "Connection": "close"})
-        headers.update({"Content-Length": str(len(body)), "Content-Type": MEDIA_TYPE})
-        if status == HTTPStatus.SERVICE_UNAVAILABLE:
-            headers["Retry-After"] = str(RETRY_SECONDS)
-        return Response(status, phrase, headers, body)
-
-
 class _Inbox:
     """An asyncio.Queue for one receiver; the real one's three deques take 2.5 KiB of every connection."""
 
@@ -244,15 +225,3 @@ class _Inbox:
             self._arrived = asyncio.get_running_loop().create_future()
             await self._arrived
         return self._events.pop(0)
-
-
-class _Quiet(logging.LoggerAdapter[logging.Logger]):
-    """uvicorn and websockets tell every upgrade at info, with text the client chose; here that is for debugging."""
-
-    level = logging.NOTSET
-
-    def info(self, msg: object, *args: Any, **kwargs: Any) -> None:
-        self.debug(msg, *args, **kwargs)
-
-
-_QUIET = _Quiet(logging.getLogger("uvicorn.error"), {})
