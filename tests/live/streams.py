@@ -116,7 +116,7 @@ class Chart(Log):
         self.bars: dict[int, Row] = {}
         self.closed: set[int] = set()
         self.closings: list[int] = []
-        self._told_here: set[int] = set()
+        self._resumed = False
 
     def after(self, messages: Iterable[Message]) -> Self:
         """A chart of the same kind that was told these messages."""
@@ -144,7 +144,7 @@ class Chart(Log):
         for row in rows:
             self._check(row)
             assert row["closed"] or row["open_time"] not in self.closed, f"shown open after it was told closed: {row}"
-        self._told_here = set(opened) if fresh else set()
+        self._resumed = not fresh
         if fresh:
             self.bars = {row["open_time"]: row for row in rows}
             self.closed |= {row["open_time"] for row in rows if row["closed"]}
@@ -162,14 +162,13 @@ class Chart(Log):
         assert row["closed"], f"a revision of an open bar: {row}"
         # A bar that this client never heard of, because its snapshot did not reach that far, may be revised too.
         assert known is None or known["closed"], f"a revision instead of the end of {known}"
-        # Only one who comes back in the middle of several may be told the same state again.
-        new = known is None or row["trades"] > known["trades"] or row["open_time"] not in self._told_here
+        # Only one who comes back may be told the same state again: what is missed comes in pages, bars come whole.
+        new = known is None or row["trades"] > known["trades"] or self._resumed
         assert new, f"a revision that changes nothing: {row}"
         self._tell(row)
 
     def _tell(self, row: Row) -> None:
         self.bars[row["open_time"]] = row
-        self._told_here.add(row["open_time"])
         if row["closed"]:
             self.closed.add(row["open_time"])
 
@@ -248,6 +247,9 @@ class Stream(Generic[L]):
 
     async def leave(self) -> None:
         """Close the connection and wait for its end."""
+        if self._broken:
+            # Nobody reads on, so the other side's close would not be seen either.
+            self.connection.transport.abort()
         await self.connection.close()
         await self._reader
 

@@ -144,6 +144,56 @@ async def test_the_first_change_does_not_wait_for_others(plain: Database) -> Non
             await stream.next("kline", deadline=5)
 
 
+async def test_a_push_does_not_come_before_its_time(plain: Database) -> None:
+    opened = far_ahead()
+    async with another(plain, klines_push_interval=3_000) as client:
+        await post(client, trade(0, opened))
+        async with klines(client, Chart("1h")) as stream:
+            await post(client, trade(1, opened))
+            await stream.next("kline")
+            pushed = time.monotonic()
+            await post(client, trade(2, opened))
+            await stream.next("kline")
+            assert time.monotonic() - pushed > 2.5
+
+
+async def test_what_a_snapshot_shows_is_not_told_again(plain: Database) -> None:
+    opened = far_ahead()
+    trades = [trade(n, at) for n, at in enumerate((OLD, opened, opened + 1, OLD + 1))]
+    async with another(plain, klines_push_interval=1_500) as client:
+        await post(client, trades[0])
+        async with klines(client, Chart("1s"), history=10) as watching:
+            await post(client, trades[1])
+            await shows(watching, *trades[:2])
+            # These wait for their push.
+            await post(client, *trades[2:])
+            async with klines(client, Chart("1s"), history=10) as stream:
+                assert stream.log.oracle_bars() == folded("1s", *trades)
+                await shows(watching, *trades)
+                trades.append(trade(9, opened + 2))
+                await post(client, trades[-1])
+                await shows(stream, *trades)
+                assert kinds(stream) == ["snapshot", "kline"]
+
+
+async def test_clients_that_join_under_load_end_with_the_same_bars(client: httpx.AsyncClient) -> None:
+    chance = random.Random(3)  # noqa: S311 - a test's own market
+    opened = far_ahead()
+    moments = [chance.choice((opened, opened + 1_000, OLD, OLD + 1_000, OLD + 9_000)) for _ in range(150)]
+    trades = [trade(n, at + n) for n, at in enumerate(moments)]
+    await post(client, trades[0])
+    async with AsyncExitStack() as stack:
+        streams = []
+        for first in range(1, 150, 3):
+            await post(client, *trades[first : first + 3])
+            if first % 9 == 1:
+                streams.append(await stack.enter_async_context(klines(client, Chart("1s"), history=10)))
+        marker = trade(999, opened + 5_000)
+        await post(client, marker)
+        for stream in streams:
+            await shows(stream, *trades, marker)
+
+
 async def test_the_last_state_of_every_bucket_is_the_fold_of_its_trades(client: httpx.AsyncClient) -> None:
     chance = random.Random(7)  # noqa: S311 - a test's own market
     recent = now_ms()
@@ -206,6 +256,21 @@ def kinds(stream: Stream[Chart]) -> list[str]:
     return [message["type"] for message in stream.messages]
 
 
+async def test_whoever_joins_while_a_bar_closes_is_told_once(plain_client: httpx.AsyncClient) -> None:
+    made = trade(1, now_ms())
+    opened = made.time_us // 1_000_000 * 1000
+    await post(plain_client, made)
+    async with AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(klines(plain_client, Chart("1s")))]
+        while streams[-1].log.closed == set() and len(streams) < 1_000:
+            streams.append(await stack.enter_async_context(klines(plain_client, Chart("1s"))))
+        await post(plain_client, trade(2, far_ahead()))
+        for stream in streams:
+            await stream.until(lambda chart: len(chart.bars) == 2)
+            shown = stream.snapshot["klines"][0]["closed"]
+            assert stream.log.closings == ([] if shown else [opened])
+
+
 async def test_a_bar_of_now_closes_after_its_end_and_the_grace(database: Database) -> None:
     async with another(database, klines_close_grace=900) as client:
         await client.put("/api/v1/tokens/PEPE", json={})
@@ -243,6 +308,24 @@ async def test_late_trades_revise_what_was_told_closed(client: httpx.AsyncClient
         await shows(stream, *trades)
         assert kinds(stream) == ["snapshot"] + ["revision"] * 3
         assert [row for row in stream.log.bars.values() if row["open_time"] != OLD] == (await rest(client, "1m", 2))
+
+
+async def test_a_large_commit_is_told_once_per_bar(plain_client: httpx.AsyncClient) -> None:
+    opened = far_ahead()
+    trades = [trade(0, OLD), trade(1, opened)]
+    await post(plain_client, *trades)
+    async with klines(plain_client, Chart("1s"), history=10) as stream:
+        begin = list(stream.messages)
+        trades += [trade(n, (OLD, opened, OLD + 1_000)[n % 3] + n % 900) for n in range(10, 3_010)]
+        await post(plain_client, *trades[2:])
+        trades.append(trade(5_000, opened + 1_000))
+        await post(plain_client, trades[-1])
+        await shows(stream, *trades)
+        finals = [message for message in stream.messages[1:] if message.get("kline", {}).get("closed")]
+        assert len(finals) == 2
+    async with klines(plain_client, Chart("1s").after(begin), cursor=begin[-1]["cursor"]) as back:
+        assert back.snapshot["recovered"] is True
+        await shows(back, *trades)
 
 
 async def test_a_late_trade_of_an_empty_bucket_tells_its_bar_once_and_closed(client: httpx.AsyncClient) -> None:
@@ -302,7 +385,8 @@ async def test_every_cursor_ever_seen_leads_to_the_same_end(client: httpx.AsyncC
         assert len(whole.log.closings) >= 2
 
 
-async def test_who_leaves_while_catching_up_goes_on_there(client: httpx.AsyncClient) -> None:
+async def test_who_leaves_while_catching_up_goes_on_there(plain_client: httpx.AsyncClient) -> None:
+    client = plain_client
     await post(client, trade(0, OLD))
     async with klines(client, Chart("1s"), history=5) as whole:
         begin = list(whole.messages)
@@ -327,7 +411,7 @@ async def test_a_swept_tape_makes_a_fresh_snapshot(client: httpx.AsyncClient, da
     connection = await asyncpg.connect(database.url)
     await connection.execute("DELETE FROM klines_internal.tape")
     await connection.close()
-    async with klines(client, Chart("1s"), history=3, cursor=cursor) as stream:
+    async with another(database) as fresh, klines(fresh, Chart("1s"), history=3, cursor=cursor) as stream:
         assert stream.snapshot["recovered"] is False
         assert stream.snapshot["klines"] == await rest(client, "1s", 3)
         await post(client, trade(4, OLD + 600))

@@ -94,3 +94,17 @@ def test_a_read_ends_where_its_page_does() -> None:
 def test_a_gap_on_the_tape_is_not_passed_over(newest: int, taped: list[Taped]) -> None:
     with pytest.raises(Hole):
         after(newest, *taped)
+
+
+def test_a_bar_that_several_pages_touch_is_told_once_unless_somebody_joins_between() -> None:
+    feed = Feed(7, "PEPE", EPOCH, Place(0, 6000))
+    bars = [Changed(SECOND, 1000, "{}"), Changed(SECOND, 8000, "{}")]
+    first, second, third = Place(512, 6000, 512), Place(1024, 6000, 1024), Place(1100, 6000, 1100)
+    assert feed.unrepeated(Changes(1100, [], bars), feed.place, first).changed == bars
+    assert feed.unrepeated(Changes(1100, [], bars), first, second).changed == []
+    feed.repeat()
+    assert feed.unrepeated(Changes(1100, [], bars), first, second).changed == bars
+    # It changed since, or ended since: told again.
+    assert feed.unrepeated(Changes(1300, [], bars), second, Place(1200, 8500, 1200)).changed == bars
+    assert feed.unrepeated(Changes(1300, [], bars), second, Place(1300, 9100, 1300)).changed == bars[1:]
+    assert feed.unrepeated(Changes(1300, [], bars), third, Place(1300, 9100, 1300)).changed == bars, "a new tape"

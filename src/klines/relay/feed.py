@@ -10,6 +10,7 @@ from klines.errors import KlinesError
 from klines.queries.changes import Changed, Changes
 from klines.relay.messages import Address
 
+MAX_TOLD = 10_000
 # Behind every trade there will be.
 BEYOND = 2**62
 
@@ -35,6 +36,7 @@ class Feed:
         self.place = place
         self.streams: dict[Stream, Address] = {}
         self.pushed = 0.0
+        self._told: dict[tuple[Stream, int], int] = {}
 
     @classmethod
     def new(cls, stream: Stream, symbol: str, epoch: str) -> Feed:
@@ -44,6 +46,23 @@ class Feed:
     def address(self, stream: Stream) -> Address:
         """The beginning of the messages of one of its streams, watched or not."""
         return self.streams.get(stream) or Address(stream, self.symbol)
+
+    def unrepeated(self, found: Changes, begin: Place, end: Place) -> Changes:
+        """The changes without the bars that an earlier page of the same tape has brought up to this one's end.
+
+        Pages of a long tape stop short of it, and bars do not: one that several pages touch is told whole by the first.
+        """
+        if end.sequence == found.newest and not self._told:
+            return found
+        fresh = [bar for bar in found.changed if _closes(bar, begin, end) or self._told.get(bar[:2], -1) < end.sequence]
+        self._told.update((bar[:2], found.newest) for bar in fresh)
+        if end.sequence == found.newest or len(self._told) > MAX_TOLD:
+            self.repeat()
+        return found._replace(changed=fresh)
+
+    def repeat(self) -> None:
+        """Somebody joins who was not told: whatever later pages touch is told again."""
+        self._told.clear()
 
     def cursor(self, stream: Stream, place: Place | None = None) -> Cursor:
         """The cursor of a place of this feed, or of its own."""
@@ -71,6 +90,10 @@ def told(feed: Feed, stream: Stream, found: Changes, begin: Place, end: Place) -
         return []
     trades = ",".join(row.json for row in found.taped)
     return [Told(feed.address(stream).trades(trades, feed.cursor(stream, end)))]
+
+
+def _closes(bar: Changed, begin: Place, end: Place) -> bool:
+    return begin.moment_ms < bar.open_ms + bar.stream.seconds * 1000 <= end.moment_ms
 
 
 def _bars(feed: Feed, bars: Sequence[Changed], begin: Place, end: Place) -> Iterator[Told]:

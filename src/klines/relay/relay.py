@@ -186,6 +186,7 @@ class Relay:
             feed.pushed = now
         if end.sequence < found.newest:
             self._schedule.at(feed.token_id, now + BACKLOG_SECONDS)
+        found = feed.unrepeated(found, feed.place, end)
         begin, feed.place = feed.place, end
         for stream in asked.streams:
             for message, key in told(feed, stream, found, begin, end):
@@ -223,6 +224,7 @@ class Relay:
             subscriber = self._hub.subscribe(ask.stream) if there else None
             answer.set_result(Opening(frames, subscriber, feed.cursor(ask.stream, place)))
         if there:
+            feed.repeat()
             self._schedule.watch(feed, ask.stream)
 
     def _give_up(self, feed: Feed, reason: str) -> None:

@@ -58,10 +58,10 @@ class Schedule:
 
     def take(self, now: float, moment_ms: int) -> list[Feed]:
         """The feeds to read now; they are no longer due."""
-        due = {token_id for token_id, at in self._due.items() if at <= now} | self._where_bars_ended(moment_ms)
         if now >= self._poll_at:
             self._poll_at = now + POLL_SECONDS
-            due.update(self.feeds)
+            self.ring(None, now)
+        due = {token_id for token_id, at in self._due.items() if at <= now} | self._where_bars_ended(moment_ms)
         for token_id in due:
             self._due.pop(token_id, None)
         return [self.feeds[token_id] for token_id in sorted(due & self.feeds.keys())]
