@@ -162,7 +162,7 @@ class Hub:
         *,
         max_bytes: int = 256 * 1024,
         max_frames: int = 1000,
-        stuck_seconds: float = 8.0,
+        stuck_seconds: float = 6.0,
         idle_seconds: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -170,18 +170,18 @@ class Relay:
         if not due:
             return
         wanted = [Wanted(feed.token_id, list(feed.streams), feed.place) for feed in due]
+        now = asyncio.get_running_loop().time()
         async with asyncio.timeout(READ_SECONDS):
             answer = await changes(connection, wanted, self._moment_ms)
         for feed, asked, found in zip(due, wanted, answer.feeds, strict=True):
-            self._publish(feed, asked, found)
+            self._publish(feed, asked, found, now)
 
-    def _publish(self, feed: Feed, asked: Wanted, found: Changes) -> None:
+    def _publish(self, feed: Feed, asked: Wanted, found: Changes, now: float) -> None:
         try:
             end = place_after(asked.place, found, self._moment_ms)
         except Hole as hole:
             self._give_up(feed, hole.detail)
             return
-        now = asyncio.get_running_loop().time()
         if found.taped:
             feed.pushed = now
         if end.sequence < found.newest:
@@ -205,11 +205,12 @@ class Relay:
                 raise
 
     async def _open(self, connection: AsyncConnection, ask: Ask) -> None:
+        now = asyncio.get_running_loop().time()
         feed = self._schedule.feeds.get(ask.stream.token_id)
         read = await read_for(connection, feed or Feed.new(ask.stream, ask.symbol, self._epoch), ask, self._moment_ms)
         feed = read.feed
         if feed.streams:
-            self._publish(feed, read.wanted, read.own)
+            self._publish(feed, read.wanted, read.own, now)
             if feed.token_id not in self._schedule.feeds:
                 return
         else:

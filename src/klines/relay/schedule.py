@@ -7,6 +7,7 @@ the grace for late commits.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import ceil
 
 from klines.cursor import Stream
 from klines.relay.feed import Feed
@@ -49,8 +50,14 @@ class Schedule:
     def ring(self, tokens: Iterable[int] | None, now: float) -> None:
         """These tokens changed, or (None) any may have: the watched ones are due as soon as they may be."""
         changed = self.feeds.keys() if tokens is None else self.feeds.keys() & set(tokens)
-        for token_id in changed:
-            self._due.setdefault(token_id, max(now, self.feeds[token_id].pushed + self._push_seconds))
+        for token_id in changed - self._due.keys():
+            allowed = self.feeds[token_id].pushed + self._push_seconds
+            self._due[token_id] = now if allowed <= now else self._together(allowed)
+
+    def _together(self, time: float) -> float:
+        # Feeds that have to wait are due in groups, a quarter of the interval apart: a read for each costs more.
+        grid = self._push_seconds / 4
+        return ceil(time / grid) * grid
 
     def at(self, token_id: int, time: float) -> None:
         """This feed is due at a time of its own."""

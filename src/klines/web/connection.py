@@ -17,7 +17,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import socket
+import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, ClassVar, Protocol, cast
 
 from uvicorn.config import Config
@@ -47,7 +50,7 @@ class Connection(WebSocketsSansIOProtocol):
     abort of what is still open, below the server's grace; `SPREAD` the most over which a shutdown spreads its closes.
     """
 
-    LINGER: ClassVar[float] = 5.0
+    LINGER: ClassVar[float] = 3.0
     DRAIN: ClassVar[float] = 4.0
     SPREAD: ClassVar[float] = 2.0
     SPREAD_PER_CONNECTION: ClassVar[float] = 0.002
@@ -77,7 +80,7 @@ class Connection(WebSocketsSansIOProtocol):
 
     def shutdown(self) -> None:
         """The server leaves: 1012, after a delay that spreads the reconnects; before the upgrade 503."""
-        self.loop.call_later(self.DRAIN, self.transport.abort)
+        self.loop.call_later(self.DRAIN, self._abort)
         if not self.handshake_complete:
             self._refuse(503, "the server restarts")
             return
@@ -200,10 +203,18 @@ class Connection(WebSocketsSansIOProtocol):
         self.writable.set()
         self._abort_later()
 
+    def _abort(self) -> None:
+        # With a reset: otherwise the kernel goes on offering what it still holds.
+        end = self.transport.get_extra_info("socket")
+        if end is not None:
+            with suppress(OSError):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
     def _abort_later(self) -> None:
         # In uvicorn's own place for such a timer: the peer's close reply and the loss of the connection cancel it.
         if self.close_timer is None and self in self.connections:
-            self.close_timer = self.loop.call_later(self.LINGER, self.transport.abort)
+            self.close_timer = self.loop.call_later(self.LINGER, self._abort)
 
 
 class _Inbox:
