@@ -160,7 +160,7 @@ class Hub:
     def __init__(
         self,
         *,
-        max_bytes: int = 256 * 1024,
+        max_bytes: int = 192 * 1024,
         max_frames: int = 1000,
         stuck_seconds: float = 6.0,
         idle_seconds: float = 5.0,

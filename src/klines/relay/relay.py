@@ -35,7 +35,10 @@ from klines.relay.schedule import Schedule
 READ_SECONDS = 3.0
 OPEN_SECONDS = 2.0
 PULSE_SECONDS = 0.5
-BACKLOG_SECONDS = 0.01
+# Between two pages of a long tape: slow enough for ordinary lines, unless the tape may be cut before it is read.
+BACKLOG_SECONDS = 0.02
+HASTE_SECONDS = 0.005
+HASTE_TRADES = 65_536
 RETRY_SECONDS = (0.1, 1.0)
 TOKENS_AT_ONCE = 100
 ASKS_AT_ONCE = 16
@@ -184,8 +187,8 @@ class Relay:
             return
         if found.taped:
             feed.pushed = now
-        if end.sequence < found.newest:
-            self._schedule.at(feed.token_id, now + BACKLOG_SECONDS)
+        if left := found.newest - end.sequence:
+            self._schedule.at(feed.token_id, now + (HASTE_SECONDS if left > HASTE_TRADES else BACKLOG_SECONDS))
         found = feed.unrepeated(found, feed.place, end)
         begin, feed.place = feed.place, end
         for stream in asked.streams:
