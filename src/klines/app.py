@@ -21,6 +21,7 @@ from klines.database import open_engine, open_writers
 from klines.errors import CannotStart, KlinesError
 from klines.feeds.mock import run_mock_feed
 from klines.hub import Hub
+from klines.relay.engines import open_engines
 from klines.relay.relay import Pace, Relay, open_relay
 from klines.retention import keep_days, sweep_tape
 from klines.settings import Settings, read_settings
@@ -106,8 +107,8 @@ async def _live(settings: Settings) -> AsyncIterator[tuple[Hub, Relay]]:
     hub = Hub(idle_seconds=IDLE_SECONDS)
     pace = Pace(settings.klines_push_interval / 1000, settings.klines_close_grace)
     async with (
-        open_engine(settings.database_url) as engine,
-        open_relay(settings.database_url, engine, hub, pace) as relay,
+        open_engines(settings.database_url) as engines,
+        open_relay(settings.database_url, engines, hub, pace) as relay,
     ):
         yield hub, relay
 

@@ -24,6 +24,13 @@ READ_SECONDS = 5
 WRITE_SECONDS = 60
 LOCK_SECONDS = 3
 
+BY_KEY = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
+
 _GONE = (
     OSError,
     asyncpg.PostgresConnectionError,
@@ -50,15 +57,18 @@ _BUSY = (
 
 @asynccontextmanager
 async def open_engine(
-    url: str, pool_size: int = 1, statement_seconds: int = READ_SECONDS
+    url: str, pool_size: int = 1, statement_seconds: int = READ_SECONDS, *, by_key: bool = False
 ) -> AsyncIterator[AsyncEngine]:
     """The reading engine on the PostgreSQL at `url`; a statement may take `statement_seconds` (0: any time).
 
+    With `by_key` it is for statements that read few rows by their keys, often: planned once, whatever statistics say.
     The URL is asyncpg's, with all that libpq reads in one (`sslmode`, several hosts, a socket's directory).
     """
 
+    session = _session(statement_seconds) | (BY_KEY if by_key else {})
+
     async def connect(*_: object, **__: object) -> asyncpg.Connection[Any]:
-        return await asyncpg.connect(url, timeout=CONNECT_SECONDS, server_settings=_session(statement_seconds))
+        return await asyncpg.connect(url, timeout=CONNECT_SECONDS, server_settings=session)
 
     engine = create_async_engine(
         "postgresql+asyncpg://",

@@ -15,17 +15,17 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from functools import partial
 from typing import NamedTuple, cast
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from klines.background import running
 from klines.cursor import Place, Stream
-from klines.database import reading
 from klines.errors import Unavailable
 from klines.hub import Hub
 from klines.listener import Doorbell, Resumed, listen
 from klines.queries.changes import Changes, Wanted, changes
 from klines.queries.feeds import epoch, sequences
 from klines.relay.asks import Asks
+from klines.relay.engines import Engines
 from klines.relay.feed import Feed, Hole, place_after, told
 from klines.relay.messages import Feed as State
 from klines.relay.messages import framed, heartbeat, now_ms
@@ -55,9 +55,9 @@ class Pace(NamedTuple):
 
 
 @asynccontextmanager
-async def open_relay(url: str, engine: AsyncEngine, hub: Hub, pace: Pace) -> AsyncIterator[Relay]:
-    """The relay between the database at `url`, read by one connection of `engine`, and the hub."""
-    relay = Relay(engine, hub, pace)
+async def open_relay(url: str, engines: Engines, hub: Hub, pace: Pace) -> AsyncIterator[Relay]:
+    """The relay between the database at `url`, read through `engines`, and the hub."""
+    relay = Relay(engines, hub, pace)
     async with AsyncExitStack() as stack:
         for name, work in (("reader", relay.read), ("listener", partial(relay.hear, url)), ("pulse", relay.pulse)):
             await stack.enter_async_context(running(f"{name} of the streams", work, RETRY_SECONDS[1]))
@@ -70,10 +70,10 @@ async def open_relay(url: str, engine: AsyncEngine, hub: Hub, pace: Pace) -> Asy
 class Relay:
     """Reads feeds for the hub, and opens streams on them."""
 
-    def __init__(self, engine: AsyncEngine, hub: Hub, pace: Pace) -> None:
+    def __init__(self, engines: Engines, hub: Hub, pace: Pace) -> None:
         self.state: State = "stale"
         self.ready = asyncio.Event()
-        self._engine = engine
+        self._engines = engines
         self._hub = hub
         self._pace = pace
         self._schedule = Schedule(pace.push_seconds)
@@ -119,11 +119,10 @@ class Relay:
         wait = least
         while True:
             try:
-                async with reading(self._engine) as connection:
-                    await connection.execution_options(isolation_level="AUTOCOMMIT")
-                    await self._resume(connection)
+                async with self._engines.connected() as (turns, openings):
+                    await self._resume(turns)
                     wait = least
-                    await self._turns(connection)
+                    await self._turns(turns, openings)
             except Unavailable:
                 self._be("stale")
             await asyncio.sleep(wait * random.uniform(0.5, 1))  # noqa: S311 - spreads processes, hides nothing
@@ -141,7 +140,7 @@ class Relay:
         self._epoch = name
         self._schedule.ring(None, 0.0)
 
-    async def _turns(self, connection: AsyncConnection) -> None:
+    async def _turns(self, turns: AsyncConnection, openings: AsyncConnection) -> None:
         loop = asyncio.get_running_loop()
         while True:
             self._moment_ms = max(self._moment_ms, now_ms() - self._pace.grace_ms)
@@ -150,10 +149,10 @@ class Relay:
                 self._tidied_at = loop.time()
                 self._schedule.keep(set(cast("Collection[Stream]", self._hub.topics())))
             for start in range(0, len(due), TOKENS_AT_ONCE):
-                await self._advance(connection, due[start : start + TOKENS_AT_ONCE])
+                await self._advance(turns, due[start : start + TOKENS_AT_ONCE])
             self._read_at = loop.time()
             self._be("live")
-            await self._answer(connection)
+            await self._answer(openings)
             await self._rest()
 
     async def _rest(self) -> None:

@@ -40,7 +40,7 @@ async def get_live() -> Live:
 
 @get("/health/ready", summary="Can it serve?")
 async def get_ready(services: Given) -> Response[Ready]:
-    """200 when the database answers and keeps what it acknowledges, else 503 with what is not ready."""
+    """200 when the database answers, keeps what it acknowledges and feeds the streams, else 503 and why not."""
     durability: dict[str, str] = {}
     problems = []
     try:
@@ -49,6 +49,8 @@ async def get_ready(services: Given) -> Response[Ready]:
         problems = [f"{name} is {value}" for name, value in durability.items() if value in {"off", "local"}]
     except (Unavailable, TimeoutError):
         problems = ["the database does not answer"]
+    if services.relay.state == "stale":
+        problems.append("the streams are stale")
     found = services.schema
     answer = Ready(
         ready=not problems,
