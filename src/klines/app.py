@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -94,8 +94,14 @@ async def _lifespan(app: Litestar, settings: Settings) -> AsyncIterator[None]:
             await stack.enter_async_context(
                 kept_running(settings.database_url, Sole.RETENTION, partial(keep_days, days))
             )
-        hub, relay = await stack.enter_async_context(_live(settings))
-        app.state.services = Services(engine, writer, settings, schema, {}, relay, hub)
+        token_ids: dict[str, int] = {}
+
+        def forget() -> None:
+            token_ids.clear()
+            writer.forget_tokens()
+
+        hub, relay = await stack.enter_async_context(_live(settings, forget))
+        app.state.services = Services(engine, writer, settings, schema, token_ids, relay, hub)
         app.state.places = socket.Places(settings.max_connections)
         if schema.profile:
             logger.info("storage profile %s: %s", *schema.profile)
@@ -103,12 +109,12 @@ async def _lifespan(app: Litestar, settings: Settings) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _live(settings: Settings) -> AsyncIterator[tuple[Hub, Relay]]:
+async def _live(settings: Settings, forget: Callable[[], None]) -> AsyncIterator[tuple[Hub, Relay]]:
     hub = Hub(idle_seconds=IDLE_SECONDS)
     pace = Pace(settings.klines_push_interval / 1000, settings.klines_close_grace)
     async with (
         open_engines(settings.database_url) as engines,
-        open_relay(settings.database_url, engines, hub, pace) as relay,
+        open_relay(settings.database_url, engines, hub, pace, forget) as relay,
     ):
         yield hub, relay
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from klines.cursor import Place, Stream, parse_cursor
-from klines.queries.changes import Changed, Changes, Taped
+from klines.queries.changes import PAGE_BARS, Changed, Changes, Taped
 from klines.relay.feed import Feed, Hole, place_after, told
 
 SECOND = Stream(7, 1)
@@ -72,7 +72,7 @@ def test_trades_of_several_commits_are_one_message() -> None:
 
 
 def after(newest: int, *taped: Taped) -> Place:
-    return place_after(Place(10, 5, 12), Changes(newest, list(taped), []), 99)
+    return place_after(Place(10, 5, 10), Changes(newest, list(taped), []), 99)
 
 
 def test_a_read_ends_where_its_page_does() -> None:
@@ -108,3 +108,23 @@ def test_a_bar_that_several_pages_touch_is_told_once_unless_somebody_joins_betwe
     assert feed.unrepeated(Changes(1300, [], bars), second, Place(1200, 8500, 1200)).changed == bars
     assert feed.unrepeated(Changes(1300, [], bars), second, Place(1300, 9100, 1300)).changed == bars[1:]
     assert feed.unrepeated(Changes(1300, [], bars), third, Place(1300, 9100, 1300)).changed == bars, "a new tape"
+
+
+def test_bars_that_ended_come_a_page_at_a_time_before_the_tape_goes_on() -> None:
+    begin, moment_ms = Place(10, 6000, 10), 6000 + 1000 * PAGE_BARS + 5000
+    bars = [Changed(SECOND, 1000 * n, "{}") for n in (2, *range(6, PAGE_BARS + 6), PAGE_BARS + 9)]
+    found = Changes(12, [Taped(12, 2, "")], bars)
+    end = place_after(begin, found, moment_ms)
+    assert end == Place(10, 6000 + 1000 * PAGE_BARS, 10)
+    feed = Feed(7, "PEPE", EPOCH, begin)
+    messages = [msgspec.json.decode(one.message) for one in told(feed, SECOND, found, begin, end)]
+    assert [one["type"] for one in messages] == ["kline"] * PAGE_BARS, "no revision, nothing that is still open"
+    assert parse_cursor(messages[-1]["cursor"], SECOND).place == end
+    assert told(feed, TRADES, found, begin, end) == []
+    rest = found._replace(changed=[bars[0], bars[-1]])
+    assert place_after(end, rest, moment_ms) == Place(12, moment_ms, 12)
+
+
+def test_a_place_ahead_of_its_feed_is_none() -> None:
+    with pytest.raises(Hole):
+        place_after(Place(10, 5, 11), Changes(10, [], []), 99)

@@ -41,8 +41,9 @@ from klines.queries.wire import Column, epoch_ms, json_array
 from klines.tables import trades
 from klines.timestamp import to_datetime
 
-# What is read of a feed at once.
+# What is read at once: of a feed, and of the bars of a stream that ended.
 PAGE_TRADES = 512
+PAGE_BARS = 256
 TRADE = ("trade_id", "time", "price", "amount", "side")
 
 # What stands in place of a width in the row that tells the length of a feed, and of a number in that of bars to show.
@@ -78,6 +79,11 @@ class Changed(NamedTuple):
     open_ms: int
     json: str
 
+    @property
+    def end_ms(self) -> int:
+        """When its interval ends."""
+        return self.open_ms + self.stream.seconds * 1000
+
 
 class Changes(NamedTuple):
     """What came to a feed that is `newest` trades long now: a page of its tape, bars ascending by open time."""
@@ -105,7 +111,10 @@ class Answer(NamedTuple):
 async def changes(
     connection: AsyncConnection, wanted: Sequence[Wanted], moment_ms: int, show: Shown | None = None
 ) -> Answer:
-    """At most `PAGE_TRADES` trades of each feed, the bars touched by them, and the bars that ended by `moment_ms`."""
+    """At most `PAGE_TRADES` trades of each feed, the bars touched by them, and those that ended by `moment_ms`.
+
+    Of the latter the oldest `PAGE_BARS` of each stream, and any that were touched.
+    """
     statement = _changes(_INTERVALS[show.stream.seconds] if show else None)
     rows = await connection.execute(statement, _values(wanted, moment_ms) | _shown_values(show))
     found = [Changes(0, [], []) for _ in wanted]
@@ -198,14 +207,19 @@ def _bars(read: Any) -> Any:
         .join(at, true())
         .where(~known)
     )
-    ended = select(*stream, live.c.time).join_from(
-        streams,
-        live,
-        (live.c.token_id == streams.c.token_id)
-        & (live.c.seconds == streams.c.seconds)
-        & (live.c.time > streams.c.since - span(streams.c.seconds))
-        & (live.c.time <= _MOMENT - span(streams.c.seconds)),
+    over = (
+        select(live.c.time)
+        .where(
+            live.c.token_id == streams.c.token_id,
+            live.c.seconds == streams.c.seconds,
+            live.c.time > streams.c.since - span(streams.c.seconds),
+            live.c.time <= _MOMENT - span(streams.c.seconds),
+        )
+        .order_by(live.c.time)
+        .limit(literal_column(str(PAGE_BARS)))
+        .lateral("over")
     )
+    ended = select(*stream, over.c.time).join_from(streams, over, true())
     bars = touched.union(ended).subquery("bars")
     key = (live.c.token_id == bars.c.token_id) & (live.c.seconds == bars.c.seconds) & (live.c.time == bars.c.time)
     text = case((live.c.token_id.is_not(None), bar_json(live, bars.c.seconds, _MOMENT)))

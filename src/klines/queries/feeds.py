@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from hashlib import blake2b
 from typing import NamedTuple
 
 from sqlalchemy import ARRAY, BigInteger, Integer, Numeric, Text, bindparam, column, func, select, table
+from sqlalchemy.dialects.postgresql import OID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from klines.queries.window import MOMENT
@@ -20,6 +22,8 @@ feeds = table(
 
 
 epochs = table("epoch", column("epoch", Text), schema="klines_internal")
+
+databases = table("pg_database", column("oid"), column("datname"), schema="pg_catalog")
 
 tape = table(
     "tape",
@@ -58,8 +62,18 @@ async def extent(connection: AsyncConnection, token_id: int) -> Extent | None:
 
 
 async def epoch(connection: AsyncConnection) -> str:
-    """The name under which this database hands out cursors."""
-    return str((await connection.execute(select(epochs.c.epoch))).scalar_one())
+    """The name under which this database hands out cursors; a copy, a restored dump, a promoted standby have another.
+
+    Each of them may have lost trades whose numbers are given out again. All it is made of stays over a restart.
+    """
+    tape_id = func.to_regclass("klines_internal.tape").cast(OID)
+    timeline = func.left(func.pg_walfile_name(func.pg_current_wal_lsn()), 8)
+    system = func.pg_control_system().table_valued("system_identifier").c.system_identifier
+    database = select(databases.c.oid).where(databases.c.datname == func.current_database())
+    parts = (select(epochs.c.epoch), select(system), database)
+    statement = select(func.concat_ws(" ", *(part.scalar_subquery() for part in parts), timeline, tape_id))
+    place = (await connection.execute(statement)).scalar_one()
+    return blake2b(str(place).encode(), digest_size=6).hexdigest()
 
 
 async def sequences(connection: AsyncConnection, token_ids: Collection[int]) -> dict[int, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from itertools import islice
 
 from klines.errors import KlinesError, Unavailable
 from klines.hub import Hub
@@ -39,27 +38,29 @@ class Asks:
                 raise Unavailable("the database is busy", code="database_busy") from None
             raise
 
-    def next(self, limit: int) -> Iterable[Ask]:
-        """The next ones to answer, without those that nobody waits for any more."""
+    def next(self) -> Ask | None:
+        """The next one to answer; those that nobody waits for any more are forgotten."""
         for ask, answers in list(self._waiting.items()):
-            if all(answer.done() for answer in answers):
-                del self._waiting[ask]
-        return list(islice(self._waiting, limit))
+            if not all(answer.done() for answer in answers):
+                return ask
+            del self._waiting[ask]
+        return None
 
     def take(self, ask: Ask) -> Iterable[asyncio.Future[Opening]]:
         """Those who wait for this one: to be answered now."""
-        return [answer for answer in self._waiting.pop(ask) if not answer.done()]
+        return [answer for answer in self._waiting.pop(ask, ()) if not answer.done()]
 
     def ask_anew(self, ask: Ask) -> None:
         """The cursor of this one leads nowhere: its stream begins anew, or has to be left if it has begun."""
         if ask.begun:
             self.refuse(Unavailable("the stream cannot be continued", code="stream_lost"), ask)
         else:
-            self._waiting.setdefault(ask.anew(), []).extend(self._waiting.pop(ask))
+            self._waiting.setdefault(ask.anew(), []).extend(self._waiting.pop(ask, ()))
 
     def postpone(self, ask: Ask) -> None:
         """It cannot be answered yet: let the others go first."""
-        self._waiting[ask] = self._waiting.pop(ask)
+        if ask in self._waiting:
+            self._waiting[ask] = self._waiting.pop(ask)
 
     def refuse(self, error: KlinesError, *asks: Ask) -> None:
         """Answer these with an error, or all of them."""

@@ -18,12 +18,24 @@ class Engines(NamedTuple):
     openings: AsyncEngine
 
     @asynccontextmanager
-    async def connected(self) -> AsyncIterator[tuple[AsyncConnection, AsyncConnection]]:
-        """A connection of each, every statement a transaction of its own; raises `Unavailable`."""
-        async with reading(self.turns) as turns, reading(self.openings) as openings:
-            for connection in (turns, openings):
-                await connection.execution_options(isolation_level="AUTOCOMMIT")
-            yield turns, openings
+    async def turn(self) -> AsyncIterator[AsyncConnection]:
+        """The connection of the turns; raises `Unavailable`."""
+        async with _each_on_its_own(self.turns) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def opening(self) -> AsyncIterator[AsyncConnection]:
+        """The connection of the openings: what goes wrong with it does not concern the turns; raises `Unavailable`."""
+        async with _each_on_its_own(self.openings) as connection:
+            yield connection
+
+
+@asynccontextmanager
+async def _each_on_its_own(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    async with reading(engine) as connection:
+        # A statement is a transaction: each sees the newest commits, and none holds back the server's vacuum.
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        yield connection
 
 
 @asynccontextmanager

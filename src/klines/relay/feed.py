@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from klines.cursor import Cursor, Place, Stream
 from klines.errors import KlinesError
-from klines.queries.changes import Changed, Changes
+from klines.queries.changes import PAGE_BARS, Changed, Changes
 from klines.relay.messages import Address
 
 MAX_TOLD = 10_000
@@ -52,7 +52,7 @@ class Feed:
 
         Pages of a long tape stop short of it, and bars do not: one that several pages touch is told whole by the first.
         """
-        if end.sequence == found.newest and not self._told:
+        if end.sequence == begin.sequence or (end.sequence == found.newest and not self._told):
             return found
         fresh = [bar for bar in found.changed if _closes(bar, begin, end) or self._told.get(bar[:2], -1) < end.sequence]
         self._told.update((bar[:2], found.newest) for bar in fresh)
@@ -76,24 +76,36 @@ def place_after(begin: Place, found: Changes, moment_ms: int) -> Place:
         if row.sequence - row.trades != end:
             raise Hole(f"trades {end + 1} to {row.sequence - row.trades} of a feed are gone")
         end = row.sequence
-    if found.newest < end or (found.newest > end and not found.taped):
+    if found.newest < max(end, begin.ahead) or (found.newest > end and not found.taped):
         raise Hole(f"a feed of {found.newest} trades cannot be read from {end} on")
-    return Place(end, moment_ms, end)
+    cut_ms = _cut(begin, found, moment_ms)
+    # First the bars that ended, a page of them at a time; the tape waits.
+    return Place(end, moment_ms, end) if cut_ms == moment_ms else Place(begin.sequence, cut_ms, begin.ahead)
+
+
+def _cut(begin: Place, found: Changes, moment_ms: int) -> int:
+    """The moment up to which the bars that ended are all in this page."""
+    ended: dict[Stream, list[int]] = {}
+    for bar in found.changed:
+        if begin.moment_ms < bar.end_ms <= moment_ms:
+            ended.setdefault(bar.stream, []).append(bar.end_ms)
+    return min([moment_ms, *(ends[PAGE_BARS - 1] for ends in ended.values() if len(ends) >= PAGE_BARS)])
 
 
 def told(feed: Feed, stream: Stream, found: Changes, begin: Place, end: Place) -> list[Told]:
     """What a read between two places has to tell one stream: the trades in one message, or a message per bar."""
+    read = end.sequence > begin.sequence
     if stream.seconds:
-        bars = [bar for bar in found.changed if bar.stream == stream]
+        bars = [bar for bar in found.changed if bar.stream == stream and (read or _closes(bar, begin, end))]
         return list(_bars(feed, bars, begin, end))
-    if not found.taped:
+    if not read:
         return []
     trades = ",".join(row.json for row in found.taped)
     return [Told(feed.address(stream).trades(trades, feed.cursor(stream, end)))]
 
 
 def _closes(bar: Changed, begin: Place, end: Place) -> bool:
-    return begin.moment_ms < bar.open_ms + bar.stream.seconds * 1000 <= end.moment_ms
+    return begin.moment_ms < bar.end_ms <= end.moment_ms
 
 
 def _bars(feed: Feed, bars: Sequence[Changed], begin: Place, end: Place) -> Iterator[Told]:
@@ -102,16 +114,14 @@ def _bars(feed: Feed, bars: Sequence[Changed], begin: Place, end: Place) -> Iter
     Each cursor continues right after its message; at worst the state of a bar is told a second time.
     """
     for number, bar in enumerate(bars, 1):
-        width_ms = bar.stream.seconds * 1000
-        end_ms = bar.open_ms + width_ms
-        revised, closed = end_ms <= begin.moment_ms, end_ms <= end.moment_ms
+        revised, closed = bar.end_ms <= begin.moment_ms, bar.end_ms <= end.moment_ms
         if number == len(bars):
             place = end
         elif not revised:
             # Whatever ended with this bar or before it is told up to the end, the rest as before.
-            place = Place(begin.sequence, end_ms if closed else end.moment_ms, end.sequence)
-        elif bars[number].open_ms + width_ms > begin.moment_ms:
-            place = Place(begin.sequence, begin.moment_ms, end.sequence)
+            place = Place(begin.sequence, bar.end_ms if closed else end.moment_ms, end.ahead)
+        elif bars[number].end_ms > begin.moment_ms:
+            place = Place(begin.sequence, begin.moment_ms, end.ahead)
         else:
             place = begin
         cursor = feed.cursor(bar.stream, place)

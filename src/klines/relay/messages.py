@@ -14,7 +14,7 @@ from websockets.frames import Frame, Opcode
 from klines.cursor import Cursor, Stream
 from klines.interval import Interval
 
-Feed = Literal["live", "stale"]
+State = Literal["live", "stale"]
 
 _NAMES = {interval.seconds: interval.value for interval in Interval}
 
@@ -56,7 +56,7 @@ class Address:
         return f'{{"type":"trades",{self._told}"trades":[{trades}],"cursor":"{cursor}"}}'
 
 
-def heartbeat(feed: Feed, cursor: Cursor | None) -> str:
+def heartbeat(feed: State, cursor: Cursor | None) -> str:
     """Sent where nothing else was to be told."""
     place = f',"cursor":"{cursor}"' if cursor else ""
     return f'{{"type":"heartbeat","feed":"{feed}","server_time":{now_ms()}{place}}}'

@@ -20,8 +20,8 @@ from klines.relay.messages import framed
 
 # The seconds of a token stay live for two hours: what ended within one of them can still be told closed.
 MAX_AWAY_MS = 3_600_000
-# Processes on other machines have other clocks.
-MAX_SKEW_MS = 60_000
+# Processes on other machines have other clocks: so long an opening waits for its own.
+MAX_SKEW_MS = 2_000
 
 
 class Ask(NamedTuple):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from functools import partial
 from typing import NamedTuple, cast
@@ -27,21 +27,22 @@ from klines.queries.feeds import epoch, sequences
 from klines.relay.asks import Asks
 from klines.relay.engines import Engines
 from klines.relay.feed import Feed, Hole, place_after, told
-from klines.relay.messages import Feed as State
-from klines.relay.messages import framed, heartbeat, now_ms
+from klines.relay.messages import framed, now_ms
 from klines.relay.opening import Ask, Behind, Opening, opened, read_for
-from klines.relay.schedule import Schedule
+from klines.relay.pulse import Pulse
+from klines.relay.schedule import POLL_SECONDS, Schedule
 
 READ_SECONDS = 3.0
 OPEN_SECONDS = 2.0
-PULSE_SECONDS = 0.5
+TIDY_SECONDS = 0.5
 # Between two pages of a long tape: slow enough for ordinary lines, unless the tape may be cut before it is read.
 BACKLOG_SECONDS = 0.02
 HASTE_SECONDS = 0.005
 HASTE_TRADES = 65_536
 RETRY_SECONDS = (0.1, 1.0)
 TOKENS_AT_ONCE = 100
-ASKS_AT_ONCE = 16
+ANSWERS_SECONDS = 0.025
+MAX_BACK_MS = 5_000
 RESTART = 1012
 
 logger = logging.getLogger("klines.relay")
@@ -55,31 +56,35 @@ class Pace(NamedTuple):
 
 
 @asynccontextmanager
-async def open_relay(url: str, engines: Engines, hub: Hub, pace: Pace) -> AsyncIterator[Relay]:
-    """The relay between the database at `url`, read through `engines`, and the hub."""
-    relay = Relay(engines, hub, pace)
+async def open_relay(
+    url: str, engines: Engines, hub: Hub, pace: Pace, forget: Callable[[], None]
+) -> AsyncIterator[Relay]:
+    """The relay between the database at `url`, read through `engines`, and the hub.
+
+    `forget` is called when the database turns out to be another one than before: what was known of it may be wrong.
+    """
+    relay = Relay(engines, hub, pace, forget)
     async with AsyncExitStack() as stack:
-        for name, work in (("reader", relay.read), ("listener", partial(relay.hear, url)), ("pulse", relay.pulse)):
+        for name, work in (("reader", relay.read), ("listener", partial(relay.hear, url)), ("pulse", relay.pulse.beat)):
             await stack.enter_async_context(running(f"{name} of the streams", work, RETRY_SECONDS[1]))
         with suppress(TimeoutError):
             async with asyncio.timeout(READ_SECONDS):
-                await relay.ready.wait()
+                await relay.pulse.ready.wait()
         yield relay
 
 
 class Relay:
     """Reads feeds for the hub, and opens streams on them."""
 
-    def __init__(self, engines: Engines, hub: Hub, pace: Pace) -> None:
-        self.state: State = "stale"
-        self.ready = asyncio.Event()
+    def __init__(self, engines: Engines, hub: Hub, pace: Pace, forget: Callable[[], None]) -> None:
         self._engines = engines
         self._hub = hub
         self._pace = pace
+        self._forget = forget
         self._schedule = Schedule(pace.push_seconds)
         self._asks = Asks()
+        self.pulse = Pulse(hub, self._schedule, self._asks)
         self._stir = asyncio.Event()
-        self._read_at = 0.0
         self._tidied_at = 0.0
         self._moment_ms = 0
         self._epoch = ""
@@ -89,7 +94,7 @@ class Relay:
 
         The subscriber is held: attach it to a connection, or have it leave the hub.
         """
-        if self.state == "stale":
+        if self.pulse.state == "stale":
             raise Unavailable("the database does not answer", code="database_unavailable")
         self._stir.set()
         return await self._asks.answered(ask, self._hub)
@@ -104,27 +109,18 @@ class Relay:
                     self._schedule.ring(None, asyncio.get_running_loop().time())
                 self._stir.set()
 
-    async def pulse(self) -> None:
-        """Keep the hub's connections alive and honest, for ever."""
-        while True:
-            if asyncio.get_running_loop().time() - self._read_at > READ_SECONDS:
-                self._be("stale")
-            self._hub.sweep()
-            self._hub.beat(self._heartbeat)
-            await asyncio.sleep(PULSE_SECONDS)
-
     async def read(self) -> None:
         """Read and publish, for ever."""
         least, most = RETRY_SECONDS
         wait = least
         while True:
             try:
-                async with self._engines.connected() as (turns, openings):
-                    await self._resume(turns)
+                async with self._engines.turn() as connection:
+                    await self._resume(connection)
                     wait = least
-                    await self._turns(turns, openings)
+                    await self._turns(connection)
             except Unavailable:
-                self._be("stale")
+                self.pulse.failed()
             await asyncio.sleep(wait * random.uniform(0.5, 1))  # noqa: S311 - spreads processes, hides nothing
             wait = min(2 * wait, most)
 
@@ -134,33 +130,40 @@ class Relay:
             name = await epoch(connection)
             feeds = self._schedule.feeds
             counts = await sequences(connection, feeds.keys()) if feeds else {}
+        if self._epoch and name != self._epoch:
+            self._forget()
         for feed in list(feeds.values()):
             if feed.epoch != name or counts[feed.token_id] < feed.place.sequence:
                 self._give_up(feed, "the database is another one than before")
         self._epoch = name
         self._schedule.ring(None, 0.0)
 
-    async def _turns(self, turns: AsyncConnection, openings: AsyncConnection) -> None:
+    async def _turns(self, connection: AsyncConnection) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            self._moment_ms = max(self._moment_ms, now_ms() - self._pace.grace_ms)
+            self._tell_the_time()
             due = self._schedule.take(loop.time(), self._moment_ms)
-            if due and loop.time() > self._tidied_at + PULSE_SECONDS:
+            if due and loop.time() > self._tidied_at + TIDY_SECONDS:
                 self._tidied_at = loop.time()
                 self._schedule.keep(set(cast("Collection[Stream]", self._hub.topics())))
             for start in range(0, len(due), TOKENS_AT_ONCE):
-                await self._advance(turns, due[start : start + TOKENS_AT_ONCE])
-            self._read_at = loop.time()
-            self._be("live")
-            await self._answer(openings)
-            await self._rest()
+                await self._advance(connection, due[start : start + TOKENS_AT_ONCE])
+            self.pulse.succeeded()
+            await self._rest(await self._answer())
 
-    async def _rest(self) -> None:
-        """Wait until something is due, rings or is asked for."""
+    def _tell_the_time(self) -> None:
+        moment_ms = now_ms() - self._pace.grace_ms
+        if moment_ms < self._moment_ms - MAX_BACK_MS:
+            logger.warning("the clock went back by %d s", (self._moment_ms - moment_ms) // 1000)
+            self._moment_ms = moment_ms
+            for feed in [one for one in self._schedule.feeds.values() if one.place.moment_ms > moment_ms]:
+                self._give_up(feed, "bars were told closed before their time")
+        self._moment_ms = max(self._moment_ms, moment_ms)
+
+    async def _rest(self, wait: float) -> None:
+        """Wait until something is due, rings or is asked for, or so many seconds are over."""
         now = asyncio.get_running_loop().time()
-        until = self._schedule.next_at(now, now_ms() - self._pace.grace_ms)
-        if self._asks:
-            until = min(until, now + BACKLOG_SECONDS)
+        until = min(now + wait, self._schedule.next_at(now, now_ms() - self._pace.grace_ms))
         with suppress(TimeoutError):
             async with asyncio.timeout_at(until):
                 await self._stir.wait()
@@ -184,9 +187,9 @@ class Relay:
         except Hole as hole:
             self._give_up(feed, hole.detail)
             return
-        if found.taped:
-            feed.pushed = now
-        if left := found.newest - end.sequence:
+        if end.moment_ms < self._moment_ms:
+            self._schedule.at(feed.token_id, now + BACKLOG_SECONDS)
+        elif left := found.newest - end.sequence:
             self._schedule.at(feed.token_id, now + (HASTE_SECONDS if left > HASTE_TRADES else BACKLOG_SECONDS))
         found = feed.unrepeated(found, feed.place, end)
         begin, feed.place = feed.place, end
@@ -194,17 +197,27 @@ class Relay:
             for message, key in told(feed, stream, found, begin, end):
                 self._hub.publish(stream, framed(message), key)
 
-    async def _answer(self, connection: AsyncConnection) -> None:
-        """Open streams that were asked for, a few at a time; those that ask the same share one answer."""
-        for ask in self._asks.next(ASKS_AT_ONCE):
+    async def _answer(self) -> float:
+        """Open streams that were asked for; those that ask the same share one answer. How long the rest can wait."""
+        until = asyncio.get_running_loop().time() + ANSWERS_SECONDS
+        behind = set[Ask]()
+        while (ask := self._asks.next()) is not None and ask not in behind:
+            if asyncio.get_running_loop().time() > until:
+                return 0.0
+            # Whatever came since the feed's last turn, and the bars that ended, need no doorbell.
+            self._schedule.at(ask.stream.token_id, 0.0)
             try:
-                async with asyncio.timeout(OPEN_SECONDS):
+                async with self._engines.opening() as connection, asyncio.timeout(OPEN_SECONDS):
                     await self._open(connection, ask)
             except Behind:
                 self._asks.postpone(ask)
+                behind.add(ask)
+            except Unavailable as error:
+                self._asks.refuse(error, ask)
             except Exception:
-                self._asks.refuse(Unavailable("the stream cannot be opened now", code="database_busy"), ask)
+                self._asks.refuse(Unavailable("the stream cannot be opened", code="stream_lost"), ask)
                 raise
+        return BACKLOG_SECONDS if behind else POLL_SECONDS
 
     async def _open(self, connection: AsyncConnection, ask: Ask) -> None:
         now = asyncio.get_running_loop().time()
@@ -213,8 +226,8 @@ class Relay:
         feed = read.feed
         if feed.streams:
             self._publish(feed, read.wanted, read.own, now)
-            if feed.token_id not in self._schedule.feeds:
-                return
+            if feed.token_id not in self._schedule.feeds or feed.place.moment_ms != self._moment_ms:
+                raise Behind
         else:
             feed.place = Place(read.own.newest, self._moment_ms, read.own.newest)
         found = await opened(connection, ask, read)
@@ -222,7 +235,7 @@ class Relay:
             self._asks.ask_anew(ask)
             return
         frames, place = found
-        there = place.sequence == feed.place.sequence
+        there = place[:2] == feed.place[:2]
         for answer in self._asks.take(ask):
             subscriber = self._hub.subscribe(ask.stream) if there else None
             answer.set_result(Opening(frames, subscriber, feed.cursor(ask.stream, place)))
@@ -235,19 +248,3 @@ class Relay:
         self._schedule.drop(feed)
         for stream in list(feed.streams):
             self._hub.close_topic(stream, RESTART, "cannot continue: reconnect with the cursor")
-
-    def _heartbeat(self, topic: object) -> bytes:
-        stream = cast(Stream, topic)
-        feed = self._schedule.feeds.get(stream.token_id)
-        return framed(heartbeat(self.state, feed.cursor(stream) if feed else None))
-
-    def _be(self, state: State) -> None:
-        if state == "stale":
-            self._asks.refuse(Unavailable("the database does not answer", code="database_unavailable"))
-        if state == self.state:
-            return
-        self.state = state
-        logger.log(logging.INFO if state == "live" else logging.WARNING, "the streams are %s", state)
-        self._hub.beat(self._heartbeat, everyone=True)
-        if state == "live":
-            self.ready.set()

@@ -49,7 +49,7 @@ async def get_ready(services: Given) -> Response[Ready]:
         problems = [f"{name} is {value}" for name, value in durability.items() if value in {"off", "local"}]
     except (Unavailable, TimeoutError):
         problems = ["the database does not answer"]
-    if services.relay.state == "stale":
+    if services.relay.pulse.state == "stale":
         problems.append("the streams are stale")
     found = services.schema
     answer = Ready(
