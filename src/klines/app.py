@@ -15,14 +15,16 @@ from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ASGIApp
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from klines import __version__, logs, migrations
 from klines.database import open_engine, open_writers
 from klines.errors import CannotStart, KlinesError
 from klines.feeds.mock import run_mock_feed
 from klines.hub import Hub
-from klines.relay.engines import open_engines
-from klines.relay.relay import Pace, Relay, open_relay
+from klines.relay.engines import Engines
+from klines.relay.lifespan import open_relay
+from klines.relay.relay import Pace, Relay
 from klines.retention import keep_days, sweep_tape
 from klines.settings import Settings, read_settings
 from klines.sole import Sole, kept_running
@@ -100,7 +102,7 @@ async def _lifespan(app: Litestar, settings: Settings) -> AsyncIterator[None]:
             token_ids.clear()
             writer.forget_tokens()
 
-        hub, relay = await stack.enter_async_context(_live(settings, forget))
+        hub, relay = await stack.enter_async_context(_live(settings, engine, forget))
         app.state.services = Services(engine, writer, settings, schema, token_ids, relay, hub)
         app.state.places = socket.Places(settings.max_connections)
         if schema.profile:
@@ -109,12 +111,14 @@ async def _lifespan(app: Litestar, settings: Settings) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _live(settings: Settings, forget: Callable[[], None]) -> AsyncIterator[tuple[Hub, Relay]]:
+async def _live(
+    settings: Settings, engine: AsyncEngine, forget: Callable[[], None]
+) -> AsyncIterator[tuple[Hub, Relay]]:
     hub = Hub(idle_seconds=IDLE_SECONDS)
     pace = Pace(settings.klines_push_interval / 1000, settings.klines_close_grace)
     async with (
-        open_engines(settings.database_url) as engines,
-        open_relay(settings.database_url, engines, hub, pace, forget) as relay,
+        open_engine(settings.database_url, by_key=True) as turns,
+        open_relay(settings.database_url, Engines(turns, engine), hub, pace, forget) as relay,
     ):
         yield hub, relay
 

@@ -74,3 +74,12 @@ def test_a_feed_without_watched_streams_is_forgotten() -> None:
     assert list(schedule.feeds[1].streams) == [Stream(1, 60)]
     schedule.ring(None, 100.1)
     assert taken(schedule, 100.1) == [1]
+
+
+def test_a_doorbell_that_rings_for_nothing_is_not_answered_more_often() -> None:
+    schedule = watching(Stream(1))
+    schedule.ring(None, 100.1)
+    assert taken(schedule, 100.1) == [1]
+    schedule.ring(None, 100.1)
+    assert taken(schedule, 100.1 + PUSH / 2) == []
+    assert taken(schedule, 100.1 + PUSH * 1.3) == [1]

@@ -1,4 +1,4 @@
-"""Streams that were asked for and wait for the relay; those that ask for the same wait together."""
+"""Streams that were asked for and wait to be opened; those that ask for the same wait together."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class Asks:
 
     def __init__(self) -> None:
         self._waiting: dict[Ask, list[asyncio.Future[Opening]]] = {}
-
-    def __len__(self) -> int:
-        return len(self._waiting)
+        self._begun: set[Ask] = set()
+        self._came = asyncio.Event()
 
     async def answered(self, ask: Ask, hub: Hub) -> Opening:
         """The answer; raises `Unavailable` when it takes too long, and what `refuse` is given."""
         answer: asyncio.Future[Opening] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(ask, []).append(answer)
+        self._came.set()
         try:
             async with asyncio.timeout(WAIT_SECONDS):
                 return await answer
@@ -38,16 +38,22 @@ class Asks:
                 raise Unavailable("the database is busy", code="database_busy") from None
             raise
 
-    def next(self) -> Ask | None:
-        """The next one to answer; those that nobody waits for any more are forgotten."""
-        for ask, answers in list(self._waiting.items()):
-            if not all(answer.done() for answer in answers):
-                return ask
-            del self._waiting[ask]
-        return None
+    async def next(self) -> Ask:
+        """Wait for the next one that nobody works on; the caller answers, postpones or refuses it."""
+        while True:
+            for ask, answers in list(self._waiting.items()):
+                if ask in self._begun:
+                    continue
+                if not all(answer.done() for answer in answers):
+                    self._begun.add(ask)
+                    return ask
+                del self._waiting[ask]
+            self._came.clear()
+            await self._came.wait()
 
     def take(self, ask: Ask) -> Iterable[asyncio.Future[Opening]]:
         """Those who wait for this one: to be answered now."""
+        self._begun.discard(ask)
         return [answer for answer in self._waiting.pop(ask, ()) if not answer.done()]
 
     def ask_anew(self, ask: Ask) -> None:
@@ -55,12 +61,14 @@ class Asks:
         if ask.begun:
             self.refuse(Unavailable("the stream cannot be continued", code="stream_lost"), ask)
         else:
-            self._waiting.setdefault(ask.anew(), []).extend(self._waiting.pop(ask, ()))
+            self._waiting.setdefault(ask.anew(), []).extend(self.take(ask))
+            self._came.set()
 
     def postpone(self, ask: Ask) -> None:
         """It cannot be answered yet: let the others go first."""
-        if ask in self._waiting:
-            self._waiting[ask] = self._waiting.pop(ask)
+        if answers := self.take(ask):
+            self._waiting.setdefault(ask, []).extend(answers)
+            self._came.set()
 
     def refuse(self, error: KlinesError, *asks: Ask) -> None:
         """Answer these with an error, or all of them."""

@@ -36,6 +36,9 @@ class Feed:
         self.place = place
         self.streams: dict[Stream, Address] = {}
         self.pushed = 0.0
+        # A read of it is under way: nobody else may move it. And after one that opened a stream, the turn is a turn's.
+        self.held = False
+        self.owed = False
         self._told: dict[tuple[Stream, int], int] = {}
 
     @classmethod

@@ -51,6 +51,7 @@ class Read(NamedTuple):
     """What a stream begins with, and what came to its feed: to be published before the stream begins."""
 
     feed: Feed
+    moment_ms: int
     wanted: Wanted
     own: Changes
     caught: Changes | None
@@ -58,7 +59,7 @@ class Read(NamedTuple):
 
 
 class Behind(Exception):
-    """Another process has told bars closed that this one's clock does not close yet."""
+    """Not yet: the feed is being read, or another process has told bars closed that this one's clock does not close."""
 
 
 async def read_for(connection: AsyncConnection, feed: Feed, ask: Ask, moment_ms: int) -> Read:
@@ -71,7 +72,7 @@ async def read_for(connection: AsyncConnection, feed: Feed, ask: Ask, moment_ms:
     if stream.seconds and ask.history and not ask.begun:
         show = Shown(stream, ask.history, cursor.place.moment_ms if cursor else moment_ms)
     answer: Answer = await changes(connection, wanted, moment_ms, show)
-    return Read(feed, own, answer.feeds[0], answer.feeds[1] if cursor else None, answer.shown)
+    return Read(feed, moment_ms, own, answer.feeds[0], answer.feeds[1] if cursor else None, answer.shown)
 
 
 def _within_reach(feed: Feed, cursor: Cursor, moment_ms: int) -> bool:

@@ -10,14 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
-from functools import partial
+from collections.abc import Callable, Collection
+from contextlib import aclosing, suppress
 from typing import NamedTuple, cast
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from klines.background import running
 from klines.cursor import Place, Stream
 from klines.errors import Unavailable
 from klines.hub import Hub
@@ -28,12 +26,12 @@ from klines.relay.asks import Asks
 from klines.relay.engines import Engines
 from klines.relay.feed import Feed, Hole, place_after, told
 from klines.relay.messages import framed, now_ms
-from klines.relay.opening import Ask, Behind, Opening, opened, read_for
+from klines.relay.opening import Ask, Behind, Opening, Read, opened, read_for
 from klines.relay.pulse import Pulse
-from klines.relay.schedule import POLL_SECONDS, Schedule
+from klines.relay.schedule import HELD_SECONDS, Schedule
 
 READ_SECONDS = 3.0
-OPEN_SECONDS = 2.0
+OPEN_SECONDS = 4.0
 TIDY_SECONDS = 0.5
 # Between two pages of a long tape: slow enough for ordinary lines, unless the tape may be cut before it is read.
 BACKLOG_SECONDS = 0.02
@@ -41,7 +39,6 @@ HASTE_SECONDS = 0.005
 HASTE_TRADES = 65_536
 RETRY_SECONDS = (0.1, 1.0)
 TOKENS_AT_ONCE = 100
-ANSWERS_SECONDS = 0.025
 MAX_BACK_MS = 5_000
 RESTART = 1012
 
@@ -53,24 +50,6 @@ class Pace(NamedTuple):
 
     push_seconds: float
     grace_ms: int
-
-
-@asynccontextmanager
-async def open_relay(
-    url: str, engines: Engines, hub: Hub, pace: Pace, forget: Callable[[], None]
-) -> AsyncIterator[Relay]:
-    """The relay between the database at `url`, read through `engines`, and the hub.
-
-    `forget` is called when the database turns out to be another one than before: what was known of it may be wrong.
-    """
-    relay = Relay(engines, hub, pace, forget)
-    async with AsyncExitStack() as stack:
-        for name, work in (("reader", relay.read), ("listener", partial(relay.hear, url)), ("pulse", relay.pulse.beat)):
-            await stack.enter_async_context(running(f"{name} of the streams", work, RETRY_SECONDS[1]))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(READ_SECONDS):
-                await relay.pulse.ready.wait()
-        yield relay
 
 
 class Relay:
@@ -96,7 +75,6 @@ class Relay:
         """
         if self.pulse.state == "stale":
             raise Unavailable("the database does not answer", code="database_unavailable")
-        self._stir.set()
         return await self._asks.answered(ask, self._hub)
 
     async def hear(self, url: str) -> None:
@@ -149,7 +127,7 @@ class Relay:
             for start in range(0, len(due), TOKENS_AT_ONCE):
                 await self._advance(connection, due[start : start + TOKENS_AT_ONCE])
             self.pulse.succeeded()
-            await self._rest(await self._answer())
+            await self._rest()
 
     def _tell_the_time(self) -> None:
         moment_ms = now_ms() - self._pace.grace_ms
@@ -160,10 +138,10 @@ class Relay:
                 self._give_up(feed, "bars were told closed before their time")
         self._moment_ms = max(self._moment_ms, moment_ms)
 
-    async def _rest(self, wait: float) -> None:
-        """Wait until something is due, rings or is asked for, or so many seconds are over."""
+    async def _rest(self) -> None:
+        """Wait until something is due or rings."""
         now = asyncio.get_running_loop().time()
-        until = min(now + wait, self._schedule.next_at(now, now_ms() - self._pace.grace_ms))
+        until = self._schedule.next_at(now, now_ms() - self._pace.grace_ms)
         with suppress(TimeoutError):
             async with asyncio.timeout_at(until):
                 await self._stir.wait()
@@ -175,19 +153,26 @@ class Relay:
         if not due:
             return
         wanted = [Wanted(feed.token_id, list(feed.streams), feed.place) for feed in due]
-        now = asyncio.get_running_loop().time()
-        async with asyncio.timeout(READ_SECONDS):
-            answer = await changes(connection, wanted, self._moment_ms)
-        for feed, asked, found in zip(due, wanted, answer.feeds, strict=True):
-            self._publish(feed, asked, found, now)
-
-    def _publish(self, feed: Feed, asked: Wanted, found: Changes, now: float) -> None:
+        moment_ms = self._moment_ms
+        for feed in due:
+            feed.held = True
         try:
-            end = place_after(asked.place, found, self._moment_ms)
+            async with asyncio.timeout(READ_SECONDS):
+                answer = await changes(connection, wanted, moment_ms)
+            for feed, asked, found in zip(due, wanted, answer.feeds, strict=True):
+                self._publish(feed, asked, found, moment_ms)
+        finally:
+            for feed in due:
+                feed.held = feed.owed = False
+
+    def _publish(self, feed: Feed, asked: Wanted, found: Changes, moment_ms: int) -> None:
+        now = asyncio.get_running_loop().time()
+        try:
+            end = place_after(asked.place, found, moment_ms)
         except Hole as hole:
             self._give_up(feed, hole.detail)
             return
-        if end.moment_ms < self._moment_ms:
+        if end.moment_ms < moment_ms:
             self._schedule.at(feed.token_id, now + BACKLOG_SECONDS)
         elif left := found.newest - end.sequence:
             self._schedule.at(feed.token_id, now + (HASTE_SECONDS if left > HASTE_TRADES else BACKLOG_SECONDS))
@@ -197,40 +182,39 @@ class Relay:
             for message, key in told(feed, stream, found, begin, end):
                 self._hub.publish(stream, framed(message), key)
 
-    async def _answer(self) -> float:
-        """Open streams that were asked for; those that ask the same share one answer. How long the rest can wait."""
-        until = asyncio.get_running_loop().time() + ANSWERS_SECONDS
-        behind = set[Ask]()
-        while (ask := self._asks.next()) is not None and ask not in behind:
-            if asyncio.get_running_loop().time() > until:
-                return 0.0
-            # Whatever came since the feed's last turn, and the bars that ended, need no doorbell.
-            self._schedule.at(ask.stream.token_id, 0.0)
+    async def answer(self) -> None:
+        """Open streams that were asked for, for ever; those that ask for the same share one answer."""
+        while True:
+            ask = await self._asks.next()
             try:
-                async with self._engines.opening() as connection, asyncio.timeout(OPEN_SECONDS):
+                async with asyncio.timeout(OPEN_SECONDS), self._engines.opening() as connection:
                     await self._open(connection, ask)
             except Behind:
                 self._asks.postpone(ask)
-                behind.add(ask)
-            except Unavailable as error:
-                self._asks.refuse(error, ask)
-            except Exception:
+                await asyncio.sleep(HELD_SECONDS)
+            except (Unavailable, TimeoutError):
+                self._asks.refuse(Unavailable("the stream cannot be opened now", code="database_busy"), ask)
+            except BaseException:
                 self._asks.refuse(Unavailable("the stream cannot be opened", code="stream_lost"), ask)
                 raise
-        return BACKLOG_SECONDS if behind else POLL_SECONDS
 
     async def _open(self, connection: AsyncConnection, ask: Ask) -> None:
-        now = asyncio.get_running_loop().time()
-        feed = self._schedule.feeds.get(ask.stream.token_id)
-        read = await read_for(connection, feed or Feed.new(ask.stream, ask.symbol, self._epoch), ask, self._moment_ms)
-        feed = read.feed
-        if feed.streams:
-            self._publish(feed, read.wanted, read.own, now)
-            if feed.token_id not in self._schedule.feeds or feed.place.moment_ms != self._moment_ms:
+        feed = self._schedule.feeds.get(ask.stream.token_id) or Feed.new(ask.stream, ask.symbol, self._epoch)
+        if feed.held or feed.owed:
+            raise Behind
+        feed.held = True
+        self._schedule.watch(feed)
+        try:
+            read = await read_for(connection, feed, ask, self._moment_ms)
+            self._settle(feed, read)
+            found = await opened(connection, ask, read)
+            if self._schedule.feeds.get(feed.token_id) is not feed:
                 raise Behind
-        else:
-            feed.place = Place(read.own.newest, self._moment_ms, read.own.newest)
-        found = await opened(connection, ask, read)
+        finally:
+            feed.held = False
+            # Whatever came meanwhile, and the bars that ended, need no doorbell.
+            self._schedule.at(feed.token_id, 0.0)
+            self._stir.set()
         if found is None:
             self._asks.ask_anew(ask)
             return
@@ -242,6 +226,16 @@ class Relay:
         if there:
             feed.repeat()
             self._schedule.watch(feed, ask.stream)
+
+    def _settle(self, feed: Feed, read: Read) -> None:
+        """Bring the feed to where an opening has read, which tells those who watch it already; raises `Behind`."""
+        if not feed.streams:
+            feed.place = Place(read.own.newest, read.moment_ms, read.own.newest)
+            return
+        self._publish(feed, read.wanted, read.own, read.moment_ms)
+        feed.owed = True
+        if feed.place.moment_ms != read.moment_ms:
+            raise Behind
 
     def _give_up(self, feed: Feed, reason: str) -> None:
         logger.warning("the streams of %s begin anew: %s", feed.symbol, reason)

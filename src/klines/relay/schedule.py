@@ -13,6 +13,7 @@ from klines.cursor import Stream
 from klines.relay.feed import Feed
 
 POLL_SECONDS = 1.0
+HELD_SECONDS = 0.005
 
 
 class Schedule:
@@ -38,7 +39,7 @@ class Schedule:
         for feed in list(self.feeds.values()):
             for stream in feed.streams.keys() - watched:
                 del feed.streams[stream]
-            if not feed.streams:
+            if not feed.streams and not feed.held:
                 self.drop(feed)
         self._widths = {stream.seconds for stream in watched}
 
@@ -69,12 +70,16 @@ class Schedule:
             self._poll_at = now + POLL_SECONDS
             self.ring(None, now)
         due = {token_id for token_id, at in self._due.items() if at <= now} | self._where_bars_ended(moment_ms)
-        for token_id in due & self._due.keys():
-            del self._due[token_id]
-            if feed := self.feeds.get(token_id):
+        free = []
+        for feed in [self.feeds[token_id] for token_id in sorted(due & self.feeds.keys())]:
+            if feed.held:
+                self._due[feed.token_id] = now + HELD_SECONDS
+                continue
+            if self._due.pop(feed.token_id, None) is not None:
                 # Also when nothing turns out to have come: forged doorbells must not make reads more frequent.
                 feed.pushed = now
-        return [self.feeds[token_id] for token_id in sorted(due & self.feeds.keys())]
+            free.append(feed)
+        return free
 
     def _where_bars_ended(self, moment_ms: int) -> set[int]:
         crossed = set()
