@@ -274,7 +274,7 @@ async def test_whoever_joins_while_a_bar_closes_is_told_once(plain_client: httpx
 async def test_a_bar_of_now_closes_after_its_end_and_the_grace(database: Database) -> None:
     async with another(database, klines_close_grace=900) as client:
         await client.put("/api/v1/tokens/PEPE", json={})
-        async with klines(client, Chart("1s", grace_ms=900)) as stream:
+        async with klines(client, Chart("1s", grace_ms=900, quiet=True)) as stream:
             made = trade(1, now_ms())
             await post(client, made)
             await closes(stream, made.time_us // 1_000_000 * 1000)
@@ -285,12 +285,38 @@ async def test_a_trade_in_the_grace_still_counts_before_the_close(plain: Databas
     async with another(plain, klines_close_grace=3_000) as client:
         opened = now_ms() // 1000 * 1000 - 1_000
         await post(client, trade(1, opened))
-        async with klines(client, Chart("1s", grace_ms=3_000)) as stream:
+        async with klines(client, Chart("1s", grace_ms=3_000, quiet=True)) as stream:
             assert [row["closed"] for row in stream.snapshot["klines"]] == [False]
             await post(client, trade(2, opened + 1))
             await closes(stream, opened)
             assert kinds(stream) == ["snapshot", "kline", "kline"]
             await shows(stream, trade(1, opened), trade(2, opened + 1))
+
+
+async def test_a_trade_of_the_next_bar_closes_the_one_before_and_before_it_is_told(plain: Database) -> None:
+    opened = now_ms() // 1000 * 1000 - 5_000
+    trades = [trade(1, opened), trade(2, opened + 1_000)]
+    async with another(plain, klines_close_grace=60_000) as client, another(plain) as elsewhere:
+        await post(client, trades[0])
+        async with klines(client, Chart("1s")) as stream:
+            assert [row["closed"] for row in stream.snapshot["klines"]] == [False]
+            await post(client, trades[1])
+            await shows(stream, *trades)
+            told = [(row["open_time"], row["closed"]) for row in (message["kline"] for message in stream.messages[1:])]
+            assert told == [(opened, True), (opened + 1_000, False)], "a chart takes no bar older than its newest"
+            trades.append(trade(3, opened + 5))
+            await post(client, trades[2])
+            await shows(stream, *trades)
+            assert kinds(stream)[-1] == "revision"
+        # A process that waits for less has closed the second one too, and tells it, and nothing twice.
+        async with klines(elsewhere, stream.log, cursor=stream.cursor) as back:
+            await closes(back, opened, opened + 1_000)
+            assert back.snapshot["recovered"] is True
+        async with klines(client, stream.log, cursor=back.cursor) as again:
+            assert again.snapshot["recovered"] is True
+            trades.append(trade(4, now_ms()))
+            await post(client, trades[3])
+            await shows(again, *trades)
 
 
 async def test_late_trades_revise_what_was_told_closed(client: httpx.AsyncClient) -> None:

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from klines.cursor import Place, Stream, parse_cursor
-from klines.queries.changes import PAGE_BARS, Changed, Changes, Taped
+from klines.queries.changes import Changed, Changes, Taped
+from klines.queries.turn import PAGE_BARS
 from klines.relay.feed import Feed, Hole, place_after, told
 
 SECOND = Stream(7, 1)
@@ -17,7 +18,7 @@ EPOCH = "0123456789ab"
 
 
 def changed(*open_ms: int) -> Changes:
-    return Changes(12, [], [Changed(SECOND, one, f'{{"open_time":{one}}}') for one in open_ms])
+    return Changes(12, 8500, [], [Changed(SECOND, one, f'{{"open_time":{one}}}') for one in open_ms])
 
 
 def messages(found: Changes, begin: Place, end: Place) -> list[dict[str, Any]]:
@@ -63,7 +64,7 @@ def test_whoever_stops_after_a_message_is_told_the_rest(stop: int) -> None:
 
 def test_trades_of_several_commits_are_one_message() -> None:
     feed = Feed(7, "PEPE", EPOCH, Place(10, 0))
-    found = Changes(13, [Taped(11, 1, '{"trade_id":1}'), Taped(13, 2, '{"trade_id":2},{"trade_id":3}')], [])
+    found = Changes(13, 0, [Taped(11, 1, '{"trade_id":1}'), Taped(13, 2, '{"trade_id":2},{"trade_id":3}')], [])
     (only,) = told(feed, TRADES, found, feed.place, Place(13, 0, 13))
     got = msgspec.json.decode(only.message)
     assert [one["trade_id"] for one in got["trades"]] == [1, 2, 3]
@@ -72,7 +73,7 @@ def test_trades_of_several_commits_are_one_message() -> None:
 
 
 def after(newest: int, *taped: Taped) -> Place:
-    return place_after(Place(10, 5, 10), Changes(newest, list(taped), []), 99)
+    return place_after(Place(10, 5, 10), Changes(newest, 99, list(taped), []))
 
 
 def test_a_read_ends_where_its_page_does() -> None:
@@ -96,25 +97,25 @@ def test_a_gap_on_the_tape_is_not_passed_over(newest: int, taped: list[Taped]) -
         after(newest, *taped)
 
 
-def test_a_bar_that_several_pages_touch_is_told_once_unless_somebody_joins_between() -> None:
+def test_a_bar_that_several_pages_touch_is_told_once_unless_it_changes_or_somebody_joins() -> None:
     feed = Feed(7, "PEPE", EPOCH, Place(0, 6000))
     bars = [Changed(SECOND, 1000, "{}"), Changed(SECOND, 8000, "{}")]
-    first, second, third = Place(512, 6000, 512), Place(1024, 6000, 1024), Place(1100, 6000, 1100)
-    assert feed.unrepeated(Changes(1100, [], bars), feed.place, first).changed == bars
-    assert feed.unrepeated(Changes(1100, [], bars), first, second).changed == []
+    first, second = Place(512, 6000, 512), Place(1024, 6000, 1024)
+    page = Changes(1100, 6000, [], bars)
+    assert feed.unrepeated(page, feed.place, first).changed == bars
+    assert feed.unrepeated(page, first, second).changed == []
     feed.repeat()
-    assert feed.unrepeated(Changes(1100, [], bars), first, second).changed == bars
-    # It changed since, or ended since: told again.
-    assert feed.unrepeated(Changes(1300, [], bars), second, Place(1200, 8500, 1200)).changed == bars
-    assert feed.unrepeated(Changes(1300, [], bars), second, Place(1300, 9100, 1300)).changed == bars[1:]
-    assert feed.unrepeated(Changes(1300, [], bars), third, Place(1300, 9100, 1300)).changed == bars, "a new tape"
+    assert feed.unrepeated(page, first, second).changed == bars
+    changed = [bars[0], bars[1]._replace(json='{"closed":true}')]
+    assert feed.unrepeated(page._replace(changed=changed), second, Place(1100, 9100, 1100)).changed == changed[1:]
+    assert feed.unrepeated(page, second, Place(1100, 9100, 1100)).changed == bars, "a new tape"
 
 
 def test_bars_that_ended_come_a_page_at_a_time_before_the_tape_goes_on() -> None:
     begin, moment_ms = Place(10, 6000, 10), 6000 + 1000 * PAGE_BARS + 5000
     bars = [Changed(SECOND, 1000 * n, "{}") for n in (2, *range(6, PAGE_BARS + 6), PAGE_BARS + 9)]
-    found = Changes(12, [Taped(12, 2, "")], bars)
-    end = place_after(begin, found, moment_ms)
+    found = Changes(12, moment_ms, [Taped(12, 2, "")], bars)
+    end = place_after(begin, found)
     assert end == Place(10, 6000 + 1000 * PAGE_BARS, 10)
     feed = Feed(7, "PEPE", EPOCH, begin)
     messages = [msgspec.json.decode(one.message) for one in told(feed, SECOND, found, begin, end)]
@@ -122,9 +123,9 @@ def test_bars_that_ended_come_a_page_at_a_time_before_the_tape_goes_on() -> None
     assert parse_cursor(messages[-1]["cursor"], SECOND).place == end
     assert told(feed, TRADES, found, begin, end) == []
     rest = found._replace(changed=[bars[0], bars[-1]])
-    assert place_after(end, rest, moment_ms) == Place(12, moment_ms, 12)
+    assert place_after(end, rest) == Place(12, moment_ms, 12)
 
 
 def test_a_place_ahead_of_its_feed_is_none() -> None:
     with pytest.raises(Hole):
-        place_after(Place(10, 5, 11), Changes(10, [], []), 99)
+        place_after(Place(10, 5, 11), Changes(10, 99, [], []))

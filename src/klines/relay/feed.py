@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 from klines.cursor import Cursor, Place, Stream
 from klines.errors import KlinesError
-from klines.queries.changes import PAGE_BARS, Changed, Changes
+from klines.queries.changes import Changed, Changes
+from klines.queries.turn import PAGE_BARS
 from klines.relay.messages import Address
 
-MAX_TOLD = 10_000
+MAX_TOLD = 2_000
 # Behind every trade there will be.
 BEYOND = 2**62
 
@@ -39,7 +40,7 @@ class Feed:
         # A read of it is under way: nobody else may move it. And after one that opened a stream, the turn is a turn's.
         self.held = False
         self.owed = False
-        self._told: dict[tuple[Stream, int], int] = {}
+        self._told: dict[tuple[Stream, int], str] = {}
 
     @classmethod
     def new(cls, stream: Stream, symbol: str, epoch: str) -> Feed:
@@ -51,14 +52,14 @@ class Feed:
         return self.streams.get(stream) or Address(stream, self.symbol)
 
     def unrepeated(self, found: Changes, begin: Place, end: Place) -> Changes:
-        """The changes without the bars that an earlier page of the same tape has brought up to this one's end.
+        """The changes without the bars that an earlier page of the same tape has told just as they are.
 
         Pages of a long tape stop short of it, and bars do not: one that several pages touch is told whole by the first.
         """
         if end.sequence == begin.sequence or (end.sequence == found.newest and not self._told):
             return found
-        fresh = [bar for bar in found.changed if _closes(bar, begin, end) or self._told.get(bar[:2], -1) < end.sequence]
-        self._told.update((bar[:2], found.newest) for bar in fresh)
+        fresh = [bar for bar in found.changed if self._told.get(bar[:2]) != bar.json]
+        self._told.update((bar[:2], bar.json) for bar in fresh)
         if end.sequence == found.newest or len(self._told) > MAX_TOLD:
             self.repeat()
         return found._replace(changed=fresh)
@@ -72,7 +73,7 @@ class Feed:
         return Cursor(self.epoch, stream, place or self.place)
 
 
-def place_after(begin: Place, found: Changes, moment_ms: int) -> Place:
+def place_after(begin: Place, found: Changes) -> Place:
     """Where a read that began at a place ended; raises `Hole` if something is missing in between."""
     end = begin.sequence
     for row in found.taped:
@@ -81,18 +82,18 @@ def place_after(begin: Place, found: Changes, moment_ms: int) -> Place:
         end = row.sequence
     if found.newest < max(end, begin.ahead) or (found.newest > end and not found.taped):
         raise Hole(f"a feed of {found.newest} trades cannot be read from {end} on")
-    cut_ms = _cut(begin, found, moment_ms)
+    cut_ms = _cut(begin, found)
     # First the bars that ended, a page of them at a time; the tape waits.
-    return Place(end, moment_ms, end) if cut_ms == moment_ms else Place(begin.sequence, cut_ms, begin.ahead)
+    return Place(end, cut_ms, end) if cut_ms == found.moment_ms else Place(begin.sequence, cut_ms, begin.ahead)
 
 
-def _cut(begin: Place, found: Changes, moment_ms: int) -> int:
+def _cut(begin: Place, found: Changes) -> int:
     """The moment up to which the bars that ended are all in this page."""
     ended: dict[Stream, list[int]] = {}
     for bar in found.changed:
-        if begin.moment_ms < bar.end_ms <= moment_ms:
+        if begin.moment_ms < bar.end_ms <= found.moment_ms:
             ended.setdefault(bar.stream, []).append(bar.end_ms)
-    return min([moment_ms, *(ends[PAGE_BARS - 1] for ends in ended.values() if len(ends) >= PAGE_BARS)])
+    return min([found.moment_ms, *(ends[PAGE_BARS - 1] for ends in ended.values() if len(ends) >= PAGE_BARS)])
 
 
 def told(feed: Feed, stream: Stream, found: Changes, begin: Place, end: Place) -> list[Told]:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from klines.cursor import Cursor, Place, Stream
 from klines.hub import Subscriber
 from klines.queries import trades
-from klines.queries.changes import Answer, Changes, Shown, Wanted, changes
+from klines.queries.changes import Answer, Changes, Moment, Shown, Wanted, changes
 from klines.queries.window import Window
 from klines.relay.feed import Feed, Hole, place_after, told
 from klines.relay.messages import framed
@@ -51,7 +51,6 @@ class Read(NamedTuple):
     """What a stream begins with, and what came to its feed: to be published before the stream begins."""
 
     feed: Feed
-    moment_ms: int
     wanted: Wanted
     own: Changes
     caught: Changes | None
@@ -62,28 +61,33 @@ class Behind(Exception):
     """Not yet: the feed is being read, or another process has told bars closed that this one's clock does not close."""
 
 
-async def read_for(connection: AsyncConnection, feed: Feed, ask: Ask, moment_ms: int) -> Read:
+async def read_for(connection: AsyncConnection, feed: Feed, ask: Ask, moment: Moment) -> Read:
     """Read what an opening needs; raises `Behind`."""
-    stream = ask.stream
-    cursor = ask.cursor if ask.cursor and _within_reach(feed, ask.cursor, moment_ms) else None
-    own = Wanted(feed.token_id, list(feed.streams), feed.place)
-    wanted = [own, Wanted(feed.token_id, [stream], cursor.place)] if cursor else [own]
+    stream, cursor = ask.stream, ask.cursor
+    if cursor and not _within_reach(feed, cursor, moment):
+        cursor = None
+    # What this feed, or the one of another process, has told closed stays closed.
+    told_ms = min(cursor.place.moment_ms, moment.now_ms) if cursor else 0
+    certain_ms = max(moment.certain_ms, feed.place.moment_ms, told_ms)
+    ended = Moment(certain_ms, certain_ms)
+    own = Wanted(feed.token_id, list(feed.streams), feed.place, ended)
+    wanted = [own, Wanted(feed.token_id, [stream], cursor.place, ended)] if cursor else [own]
     show = None
     if stream.seconds and ask.history and not ask.begun:
-        show = Shown(stream, ask.history, cursor.place.moment_ms if cursor else moment_ms)
-    answer: Answer = await changes(connection, wanted, moment_ms, show)
-    return Read(feed, moment_ms, own, answer.feeds[0], answer.feeds[1] if cursor else None, answer.shown)
+        show = Shown(stream, ask.history, cursor.place.moment_ms if cursor else certain_ms)
+    answer: Answer = await changes(connection, wanted, show)
+    return Read(feed, own, answer.feeds[0], answer.feeds[1] if cursor else None, answer.shown)
 
 
-def _within_reach(feed: Feed, cursor: Cursor, moment_ms: int) -> bool:
+def _within_reach(feed: Feed, cursor: Cursor, moment: Moment) -> bool:
     if cursor.epoch != feed.epoch:
         return False
     width_ms = cursor.stream.seconds * 1000
     if not width_ms:
         return True
-    if not -MAX_AWAY_MS <= cursor.place.moment_ms - moment_ms <= MAX_SKEW_MS:
+    if not moment.now_ms - MAX_AWAY_MS <= cursor.place.moment_ms <= moment.now_ms + MAX_SKEW_MS:
         return False
-    if cursor.place.moment_ms // width_ms > moment_ms // width_ms:
+    if cursor.place.moment_ms // width_ms > moment.now_ms // width_ms:
         raise Behind
     return True
 
@@ -103,7 +107,7 @@ async def opened(connection: AsyncConnection, ask: Ask, read: Read) -> tuple[lis
         return None
     begin = ask.cursor.place
     try:
-        end = place_after(begin, read.caught, feed.place.moment_ms)
+        end = place_after(begin, read.caught)
     except Hole:
         return None
     frames = [framed(one.message) for one in told(feed, stream, read.caught, begin, end)]

@@ -20,7 +20,7 @@ from klines.cursor import Place, Stream
 from klines.errors import Unavailable
 from klines.hub import Hub
 from klines.listener import Doorbell, Resumed, listen
-from klines.queries.changes import Changes, Wanted, changes
+from klines.queries.changes import Changes, Moment, Wanted, changes
 from klines.queries.feeds import epoch, sequences
 from klines.relay.asks import Asks
 from klines.relay.engines import Engines
@@ -134,9 +134,13 @@ class Relay:
         if moment_ms < self._moment_ms - MAX_BACK_MS:
             logger.warning("the clock went back by %d s", (self._moment_ms - moment_ms) // 1000)
             self._moment_ms = moment_ms
-            for feed in [one for one in self._schedule.feeds.values() if one.place.moment_ms > moment_ms]:
-                self._give_up(feed, "bars were told closed before their time")
+            for feed in list(self._schedule.feeds.values()):
+                if feed.place.moment_ms > moment_ms + self._pace.grace_ms:
+                    self._give_up(feed, "bars were told closed before their time")
         self._moment_ms = max(self._moment_ms, moment_ms)
+
+    def _moment(self, told_ms: int = 0) -> Moment:
+        return Moment(max(self._moment_ms, told_ms), self._moment_ms + self._pace.grace_ms)
 
     async def _rest(self) -> None:
         """Wait until something is due or rings."""
@@ -152,27 +156,26 @@ class Relay:
         due = [feed for feed in due if feed.streams]
         if not due:
             return
-        wanted = [Wanted(feed.token_id, list(feed.streams), feed.place) for feed in due]
-        moment_ms = self._moment_ms
+        wanted = [Wanted(one.token_id, list(one.streams), one.place, self._moment(one.place.moment_ms)) for one in due]
         for feed in due:
             feed.held = True
         try:
             async with asyncio.timeout(READ_SECONDS):
-                answer = await changes(connection, wanted, moment_ms)
+                answer = await changes(connection, wanted)
             for feed, asked, found in zip(due, wanted, answer.feeds, strict=True):
-                self._publish(feed, asked, found, moment_ms)
+                self._publish(feed, asked, found)
         finally:
             for feed in due:
                 feed.held = feed.owed = False
 
-    def _publish(self, feed: Feed, asked: Wanted, found: Changes, moment_ms: int) -> None:
+    def _publish(self, feed: Feed, asked: Wanted, found: Changes) -> None:
         now = asyncio.get_running_loop().time()
         try:
-            end = place_after(asked.place, found, moment_ms)
+            end = place_after(asked.place, found)
         except Hole as hole:
             self._give_up(feed, hole.detail)
             return
-        if end.moment_ms < moment_ms:
+        if end.moment_ms < found.moment_ms:
             self._schedule.at(feed.token_id, now + BACKLOG_SECONDS)
         elif left := found.newest - end.sequence:
             self._schedule.at(feed.token_id, now + (HASTE_SECONDS if left > HASTE_TRADES else BACKLOG_SECONDS))
@@ -205,7 +208,7 @@ class Relay:
         feed.held = True
         self._schedule.watch(feed)
         try:
-            read = await read_for(connection, feed, ask, self._moment_ms)
+            read = await read_for(connection, feed, ask, self._moment())
             self._settle(feed, read)
             found = await opened(connection, ask, read)
             if self._schedule.feeds.get(feed.token_id) is not feed:
@@ -230,11 +233,11 @@ class Relay:
     def _settle(self, feed: Feed, read: Read) -> None:
         """Bring the feed to where an opening has read, which tells those who watch it already; raises `Behind`."""
         if not feed.streams:
-            feed.place = Place(read.own.newest, read.moment_ms, read.own.newest)
+            feed.place = Place(read.own.newest, read.own.moment_ms, read.own.newest)
             return
-        self._publish(feed, read.wanted, read.own, read.moment_ms)
+        self._publish(feed, read.wanted, read.own)
         feed.owed = True
-        if feed.place.moment_ms != read.moment_ms:
+        if feed.place.moment_ms != read.own.moment_ms:
             raise Behind
 
     def _give_up(self, feed: Feed, reason: str) -> None:
