@@ -160,3 +160,13 @@ async def test_many_at_once_are_all_answered(plain: Database) -> None:
         begun = time.monotonic()
         assert set(await asyncio.gather(*(opens(number) for number in range(150)))) == {"snapshot"}
         assert time.monotonic() - begun < DEADLINE
+
+
+async def test_refusals_do_not_flood_the_log(plain: Database, caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(settings_for(plain, max_connections=0)) as url:
+        for _ in range(20):
+            with pytest.raises(InvalidStatus):
+                async with opened(url, "/ws/transactions/PEPE"):
+                    pass
+    said = [record for record in caplog.records if "connections" in record.message and record.levelno >= logging.INFO]
+    assert len(said) <= 1

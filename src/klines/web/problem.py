@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from http import HTTPStatus
 from typing import Any
 
@@ -18,8 +19,12 @@ from klines.errors import ItemError, KlinesError, Unavailable, UnsupportedMediaT
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 1
+QUIET_SECONDS = 10.0
 
 logger = logging.getLogger("klines.web")
+
+# By code, of which there are a few.
+_quiet_until: dict[str, float] = {}
 
 
 class Problem(msgspec.Struct, kw_only=True):
@@ -51,7 +56,7 @@ def from_klines_error(_: Request[Any, Any, Any], error: KlinesError) -> Response
 def told(error: KlinesError) -> tuple[Problem, dict[str, str]]:
     """What a client sees of an error: the body, and the header fields besides its type and length."""
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        logger.warning("%s: %s", error.code, error.detail)
+        _warn(error)
     headers = {"Retry-After": str(RETRY_SECONDS)} if isinstance(error, Unavailable) else {}
     if isinstance(error, UnsupportedMediaType):
         headers = {"Accept-Encoding": "identity"}
@@ -89,6 +94,16 @@ def from_anything(request: Request[Any, Any, Any], error: Exception) -> Response
     logger.error("unexpected error in %s %s", request.method, request.url.path, exc_info=error)
     detail = "something went wrong on our side"
     return _answer(Problem(title="Internal error", status=500, detail=detail, code="internal"))
+
+
+def _warn(error: KlinesError) -> None:
+    # Whoever is refused may ask again at once, and a thousand others with him: a line per code and ten seconds.
+    now = time.monotonic()
+    if now < _quiet_until.get(error.code, 0.0):
+        logger.debug("%s: %s", error.code, error.detail)
+        return
+    _quiet_until[error.code] = now + QUIET_SECONDS
+    logger.warning("%s: %s", error.code, error.detail)
 
 
 def _answer(problem: Problem, headers: dict[str, str] | None = None) -> Response[bytes]:
