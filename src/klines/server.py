@@ -7,9 +7,12 @@ second. What the kernel buffers for one client is bounded, and a client that ack
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +24,7 @@ import uvicorn
 from litestar.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 
+from klines.app import create_from_environment
 from klines.errors import CannotStart
 from klines.web.connection import Connection
 
@@ -124,6 +128,25 @@ class Supervisor(Multiprocess):
 
     def _hurried(self) -> bool:
         return signal.SIGINT in self.signal_queue or signal.SIGTERM in self.signal_queue
+
+
+def create_in_process() -> ASGIApp:
+    """The application of a server process, which leaves when its supervisor is gone."""
+    leave_with_parent()
+    return create_from_environment()
+
+
+def leave_with_parent() -> None:
+    """In a process of the supervisor: leave, as at SIGTERM, when the supervisor is gone. Elsewhere nothing."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def allow_open_files(connections: int) -> None:

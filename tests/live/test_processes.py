@@ -297,3 +297,16 @@ async def test_a_second_signal_does_not_wait(posted: Database, workers: str) -> 
             assert time.monotonic() - begun < 2
             with suppress(httpx.HTTPError):
                 await posting
+
+
+def test_workers_leave_when_their_supervisor_is_killed(plain: Database) -> None:
+    with service(DATABASE_URL=plain.url, WORKERS="2") as one:
+        one.url()
+        children = psutil.Process(one.process.pid).children()
+        workers = [child for child in children if "spawn_main" in str(child.cmdline())]
+            child for child in psutil.Process(one.process.pid).children() if "spawn_main" in str(child.cmdline())
+        ]
+        assert len(workers) == 2
+        one.process.send_signal(signal.SIGKILL)
+        gone, alive = psutil.wait_procs(workers, timeout=30)
+        assert (len(gone), alive) == (2, [])

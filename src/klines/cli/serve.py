@@ -51,7 +51,7 @@ def _stopped_by_signal() -> Iterator[None]:
 
 def _run(settings: Settings, listener: socket.socket) -> None:
     config = server.config(
-        "klines.app:create_from_environment", factory=True, workers=settings.workers, log_level=settings.log_level
+        "klines.server:create_in_process", factory=True, workers=settings.workers, log_level=settings.log_level
     )
     server.allow_open_files(settings.max_connections)
     host, port = listener.getsockname()[:2]

@@ -29,13 +29,16 @@ def verify_command(symbol: str, names: tuple[str, ...]) -> None:
 
 async def _verify(url: str, symbol: str, intervals: list[Interval]) -> int:
     differing = 0
-    async with open_engine(url, statement_seconds=0) as engine, reading(engine) as connection:
-        token_id = await tokens.token_id(connection, symbol)
+    async with open_engine(url, statement_seconds=0) as engine:
+        async with reading(engine) as connection:
+            token_id = await tokens.token_id(connection, symbol)
         if token_id is None:
             raise UnknownToken(f"no token is called {symbol}", code="symbol_unknown")
         for interval in intervals:
-            verdict = await verify.compare(connection, token_id, interval)
+            async with reading(engine) as connection:
+                verdict = await verify.compare(connection, token_id, interval)
             differing += verdict.different
+            # Outside of reading: a reader of the output who goes away is no trouble with the database.
             click.echo(f"{interval.value}: {verdict.compared} bars compared, {verdict.different} differ")
             for difference in verdict.shown:
                 click.echo(f"  {difference.time.isoformat()}  stored {_text(difference.stored)}")
