@@ -304,8 +304,6 @@ def test_workers_leave_when_their_supervisor_is_killed(plain: Database) -> None:
         one.url()
         children = psutil.Process(one.process.pid).children()
         workers = [child for child in children if "spawn_main" in str(child.cmdline())]
-            child for child in psutil.Process(one.process.pid).children() if "spawn_main" in str(child.cmdline())
-        ]
         assert len(workers) == 2
         one.process.send_signal(signal.SIGKILL)
         gone, alive = psutil.wait_procs(workers, timeout=30)
