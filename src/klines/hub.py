@@ -23,9 +23,7 @@ TOO_SLOW: Final = 4008
 FAILED: Final = 4500
 
 logger = logging.getLogger("klines.hub")
-
 Topic = Hashable
-
 # The key of heartbeats: equal to no key that a publisher can name.
 _BEAT: Final = object()
 
@@ -38,6 +36,9 @@ class Sink(Protocol):
 
     def close(self, code: int, reason: str) -> None:
         """End the connection with a WebSocket close code; the hub calls it at most once."""
+
+    def unsent(self) -> int:
+        """The bytes it was given and has not sent yet: while it is paused, fewer of them mean that its peer reads."""
 
 
 class _Room(dict["Subscriber", None]):
@@ -52,9 +53,7 @@ class Subscriber:
     __slots__ = ("_end", "_hub", "_over", "_paused", "_room", "_sink", "_size", "_waiting", "_write", "_wrote", "topic")
 
     def __init__(self, topic: Topic, hub: Hub, room: _Room) -> None:
-        self.topic = topic
-        self._hub = hub
-        self._room = room
+        self.topic, self._hub, self._room = topic, hub, room
         self._sink: Sink | None = None
         # The sink's own `write` while frames go straight through, else None: all that `publish` looks at.
         self._write: Callable[[bytes], None] | None = None
@@ -110,10 +109,9 @@ class Subscriber:
 
     def resume(self) -> None:
         """The sink's buffer has drained: write what waits, until it is full again."""
-        if self._paused is not None:
-            self._paused = None
-            if self._sink is not None:
-                self._drain(self._sink)
+        paused, self._paused = self._paused, None
+        if paused is not None and self._sink is not None:
+            self._drain(self._sink)
 
     def _drain(self, sink: Sink) -> None:
         if self._waiting:
@@ -143,12 +141,10 @@ class Subscriber:
         sink = self._sink
         self._hub.leave(self)
         self._end = (code, reason)
-        if sink is not None:
-            _close(sink, self._end)
+        _close(sink, self._end)
 
     def _idle(self, since: float) -> bool:
-        written = self._wrote if self._write is None else max(self._wrote, self._room.published)
-        return self._sink is not None and written <= since
+        return self._sink is not None and max(self._wrote, self._room.published if self._write else 0.0) <= since
 
 
 class Hub:
@@ -172,6 +168,7 @@ class Hub:
         self.idle_seconds = idle_seconds
         self.clock = clock
         self._rooms: dict[Topic, _Room] = {}
+        self._unsent: dict[Subscriber, int] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._rooms.values()))
@@ -228,22 +225,25 @@ class Hub:
                 subscriber.put(frame, _BEAT)
 
     def sweep(self) -> None:
-        """Close with `TOO_SLOW` the attached subscribers that have been paused for `stuck_seconds` on end."""
-        since = self.clock() - self.stuck_seconds
-        for subscriber in [one for room in self._rooms.values() for one in room]:
-            if subscriber._sink is not None and subscriber._paused is not None and subscriber._paused <= since:
+        """Close with `TOO_SLOW` the attached that were paused at every call for `stuck_seconds` and sent nothing."""
+        now, before = self.clock(), self._unsent
+        paused = [one for room in self._rooms.values() for one in room if one._paused is not None]
+        self._unsent = {one: one._sink.unsent() for one in paused if one._sink is not None}
+        for subscriber, unsent in self._unsent.items():
+            if unsent < before.get(subscriber, 0):
+                subscriber._paused = now
+            elif subscriber._paused is not None and subscriber._paused <= now - self.stuck_seconds:
                 subscriber._finish(TOO_SLOW, "too slow: nothing was read for too long, reconnect with the cursor")
 
     def close_topic(self, topic: Topic, code: int, reason: str) -> None:
         """Close all subscribers of a topic with a WebSocket close code; the held ones as soon as they are attached."""
-        room = self._rooms.get(topic)
-        for subscriber in tuple(room or ()):
+        for subscriber in tuple(self._rooms.get(topic, ())):
             subscriber._finish(code, reason)
 
 
-def _close(sink: Sink, end: tuple[int, str] | None) -> None:
+def _close(sink: Sink | None, end: tuple[int, str] | None) -> None:
     try:
-        if end is not None:
+        if sink is not None and end is not None:
             sink.close(*end)
     except Exception:
         logger.warning("a connection failed to close", exc_info=True)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
-from klines.database import APPLICATION, CONNECT_SECONDS, translated
+from klines.database import APPLICATION, CONNECT_SECONDS, LASTING, translated
 from klines.errors import Unavailable
 
 CHANNEL = "klines_v1"
@@ -226,16 +226,11 @@ def _answering(connection: asyncpg.Connection[Any], seconds: float) -> Iterator[
 
 
 def _session() -> dict[str, str]:
-    return {
+    # The driver sets no keepalive on our end, where probes stand in for it. The server must not keep a listener whose
+    # host is gone: notifications that it has not sent fill its queue, and a full queue fails commits.
+    return LASTING | {
         "application_name": f"{APPLICATION} listener",
         "default_transaction_isolation": "read committed",
-        "idle_session_timeout": "0",
-        # The driver sets no keepalive on our end, where probes stand in for it. The server must not keep a listener
-        # whose host is gone: notifications that it has not sent fill its queue, and a full queue fails commits.
-        "tcp_keepalives_idle": "10",
-        "tcp_keepalives_interval": "5",
-        "tcp_keepalives_count": "3",
-        "tcp_user_timeout": "30s",
     }
 
 

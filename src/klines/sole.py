@@ -1,13 +1,17 @@
 """Work that one process does, however many run: whoever holds a lock in the database.
 
-The work starts again when it fails or its database goes away, and moves to another process when its own ends.
+The work starts again when it fails or its database goes away, and moves to another process when its own ends, or when
+the server has not heard of its host for half a minute. Each process keeps one connection per work, lock or no lock,
+and no statement on it waits for ever. A holder that was cut off may learn of it later than the others: work must bear
+two of its kind for a while.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from enum import IntEnum
 from functools import partial
 from typing import Any
@@ -15,9 +19,12 @@ from typing import Any
 import asyncpg
 
 from klines.background import running
-from klines.database import APPLICATION, CONNECT_SECONDS, translated
+from klines.database import APPLICATION, CONNECT_SECONDS, LASTING, READ_SECONDS, WRITE_SECONDS, translated
 
 RETRY_SECONDS = 2.0
+LONG_SECONDS = 6 * 3600
+
+_TRY = "SELECT pg_try_advisory_lock($1)"
 
 logger = logging.getLogger("klines.sole")
 
@@ -28,6 +35,12 @@ class Sole(IntEnum):
     MOCK_FEED = 0x6B6C696E6573_01
     RETENTION = 0x6B6C696E6573_02
     TAPE_SWEEP = 0x6B6C696E6573_03
+
+    @property
+    def statement_seconds(self) -> int:
+        """How long a statement of this work may take."""
+        # The first forgetting in the plain profile deletes years of trades in one statement; cut short, it never ends.
+        return LONG_SECONDS if self is Sole.RETENTION else WRITE_SECONDS
 
 
 class Holder:
@@ -52,12 +65,34 @@ async def kept_running(url: str, sole: Sole, work: Callable[[Holder], Awaitable[
 
 async def _once(url: str, sole: Sole, work: Callable[[Holder], Awaitable[None]], name: str) -> None:
     with translated():
-        connection = await asyncpg.connect(
-            url, timeout=CONNECT_SECONDS, server_settings={"application_name": APPLICATION}
-        )
-        try:
-            if await connection.fetchval("SELECT pg_try_advisory_lock($1)", int(sole)):
-                logger.info("this process runs the %s", name)
-                await work(Holder(connection))
-        finally:
+        async with _connected(url, sole.statement_seconds) as connection:
+            # Not the lock that waits in the server: its statement would hold the vacuum back for as long.
+            while not await connection.fetchval(_TRY, int(sole), timeout=READ_SECONDS):  # noqa: ASYNC110 - as said
+                await asyncio.sleep(RETRY_SECONDS)
+            logger.info("this process runs the %s", name)
+            await work(Holder(connection))
+
+
+@asynccontextmanager
+async def _connected(url: str, statement_seconds: int) -> AsyncIterator[asyncpg.Connection[Any]]:
+    connection = await asyncpg.connect(
+        url,
+        timeout=CONNECT_SECONDS,
+        # The server gives up first, and says so; ours is for a server that says nothing any more.
+        command_timeout=statement_seconds + CONNECT_SECONDS,
+        server_settings=_session(statement_seconds),
+    )
+    try:
+        yield connection
+    finally:
+        # A server that is gone cannot be told; its silence must not stand in for the cancellation that brought us here.
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             await connection.close(timeout=CONNECT_SECONDS)
+
+
+def _session(statement_seconds: int) -> dict[str, str]:
+    return LASTING | {
+        "application_name": APPLICATION,
+        "default_transaction_isolation": "read committed",
+        "statement_timeout": f"{statement_seconds}s",
+    }

@@ -66,11 +66,13 @@ PUT_TOKEN: LiteralString = """
 """
 
 
+# Writers cut the tape too, in an order of their own: what one of them holds is left to it, as waiting could deadlock.
 FORGET_TAPE: LiteralString = """
-    WITH old AS (
-        SELECT ctid FROM klines_internal.tape WHERE taped_at < now() - make_interval(secs => $1) LIMIT 1000
-    ), forgotten AS (
-        DELETE FROM klines_internal.tape AS t USING old WHERE t.ctid = old.ctid RETURNING 1
+    WITH forgotten AS (
+        DELETE FROM klines_internal.tape WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM klines_internal.tape WHERE taped_at < now() - make_interval(secs => $1) LIMIT 1000
+            FOR UPDATE SKIP LOCKED
+        )) RETURNING 1
     )
     SELECT count(*) FROM forgotten
 """
@@ -134,6 +136,10 @@ class TradeWriter:
             detail = f"{unknown[0]}: unknown symbol, and registration by trade is off; nothing was stored"
             raise InvalidItems(detail, code="symbol_unknown", errors=errors)
         return found
+
+    def forget_tokens(self) -> None:
+        """The database is another one: ask it again for the ids of all tokens."""
+        self._token_ids.clear()
 
     async def put_token(self, symbol: str, facts: TokenFacts) -> bool:
         """Replace what is known of a token, registering it if it is new; True when it was."""

@@ -27,7 +27,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 
 from klines import logs, server
-from klines.web.connection import EXTENSION, RESTARTING, Connection
+from klines.web.connection import ENOUGH, EXTENSION, RESTARTING, Connection
 from tests.application import serving_app
 from tests.service.processes import DEADLINE, Service
 
@@ -81,6 +81,21 @@ class Brief(Probe):
 
     LINGER: ClassVar[float] = 0.2
     DRAIN: ClassVar[float] = 0.5
+
+
+class Weighed(Brief):
+    """One that tells how much it took, and the most that waited for its peer, in bytes."""
+
+    LINGER: ClassVar[float] = 0.5
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.taken = self.most = 0
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self.taken += len(data)
+        self.most = max(self.most, self.transport.get_write_buffer_size())
 
 
 class Patient(Probe):
@@ -191,15 +206,25 @@ def stuck(url: str) -> Iterator[Stuck]:
 
 
 @asynccontextmanager
-async def full(url: str, app: App) -> AsyncIterator[tuple[Stuck, Any]]:
-    """A client that does not read and the server's side, which can send it no more."""
+async def filled(url: str, app: App, enough: Callable[[Any], bool]) -> AsyncIterator[tuple[Stuck, Any]]:
+    """A client that does not read and the server's side, which has sent it enough."""
     with stuck(url) as client:
         await asyncio.to_thread(client.upgrade)
         connection = await app.connections.get()
-        while not connection.feeder.paused.is_set():
+        while not enough(connection):
             connection.write(KIBIBYTE)
             await asyncio.sleep(0)
         yield client, connection
+
+
+def full(url: str, app: App) -> contextlib.AbstractAsyncContextManager[tuple[Stuck, Any]]:
+    """So much that it can send no more."""
+    return filled(url, app, lambda connection: connection.feeder.paused.is_set())
+
+
+def loaded(url: str, app: App) -> contextlib.AbstractAsyncContextManager[tuple[Stuck, Any]]:
+    """So much that the kernel takes no more; what the client says is still read."""
+    return filled(url, app, lambda connection: connection.unsent() > 8 * 1024)
 
 
 async def ended(client: ClientConnection) -> tuple[int, str]:
@@ -309,15 +334,146 @@ ENDS: dict[str, Callable[[Stuck, Any], object]] = {
 }
 
 
-@pytest.mark.parametrize("how", ENDS)
-def test_a_peer_that_never_reads_is_gone_after_the_linger(run: Run[None], how: str) -> None:
+@pytest.mark.parametrize(
+    ("state", "how"), [*((loaded, how) for how in ENDS), *((full, how) for how in ("close", "no pong"))]
+)
+def test_a_peer_that_never_reads_is_gone_after_the_linger(run: Run[None], state: Any, how: str) -> None:
     async def body() -> None:
-        async with serving(Brief) as (app, url), full(url, app) as (client, connection):
+        async with serving(Brief) as (app, url), state(url, app) as (client, connection):
             began = time.monotonic()
             ENDS[how](client, connection)
             await asyncio.wait_for(connection.lost.wait(), SOON)
             assert time.monotonic() - began >= Brief.LINGER * 0.9
             assert (await app.received.get())["type"] == "websocket.disconnect"
+
+    run(body())
+
+
+PING = Frame(Opcode.PING, b"x" * 125).serialize(mask=True)
+READ = 256 * 1024  # bytes: what the event loops read at once
+
+
+def ping_on(client: Stuck) -> None:
+    """Ping for as long as the server lets us."""
+    with contextlib.suppress(ConnectionError):
+        while True:
+            client.socket.sendall(PING * 1000)
+
+
+def test_a_peer_that_pings_and_never_reads_takes_little_and_is_ended(run: Run[None]) -> None:
+    async def body() -> None:
+        async with serving(Weighed, ws_ping_interval=0.2, ws_ping_timeout=0.3) as (app, url):
+            with stuck(url) as client:
+                await asyncio.to_thread(client.upgrade)
+                connection = await app.connections.get()
+                flooding = asyncio.create_task(asyncio.to_thread(ping_on, client))
+                await asyncio.wait_for(connection.lost.wait(), SOON)
+                await flooding
+            assert connection.feeder.paused.is_set()
+            assert connection.most <= 2 * READ
+
+    run(body())
+
+
+def test_after_the_end_nothing_is_answered_and_little_is_read(run: Run[None]) -> None:
+    async def body() -> None:
+        async with serving(Weighed) as (app, url):
+            with stuck(url) as client:
+                await asyncio.to_thread(client.upgrade)
+                connection = await app.connections.get()
+                connection.close(4008, "too slow")
+                before = connection.taken
+                await asyncio.to_thread(ping_on, client)
+                await asyncio.wait_for(connection.lost.wait(), SOON)
+            assert connection.taken - before <= ENOUGH + READ
+            assert connection.most == 0
+
+    run(body())
+
+
+def test_who_reads_on_is_heard_again(run: Run[None]) -> None:
+    def until(client: Stuck, opcode: Opcode) -> bytes:
+        while (frame := client.read_frame())[0] != opcode:
+            assert frame[0] == Opcode.TEXT
+        return frame[1]
+
+    async def body() -> None:
+        async with serving(Patient) as (app, url), full(url, app) as (client, connection):
+            assert not connection.transport.is_reading()
+            client.socket.sendall(PING)
+            assert await asyncio.to_thread(until, client, Opcode.PONG) == b"x" * 125
+            client.socket.sendall(Frame(Opcode.CLOSE, b"").serialize(mask=True))
+            assert await asyncio.to_thread(until, client, Opcode.CLOSE) == b""
+            await connection.lost.wait()
+
+    run(body())
+
+
+def test_who_goes_is_missed_while_nothing_is_read_of_it(run: Run[None]) -> None:
+    async def body() -> None:
+        async with serving(Patient) as (app, url), full(url, app) as (client, connection):
+            client.socket.close()
+            await asyncio.wait_for(connection.lost.wait(), SOON)
+            assert (await app.received.get())["type"] == "websocket.disconnect"
+
+    run(body())
+
+
+def test_a_feeder_that_comes_after_the_pause_is_told(run: Run[None]) -> None:
+    async def body() -> None:
+        async with serving(Brief) as (app, url), full(url, app) as (_, connection):
+            connection.feeder = Flow()
+            connection.write(HELLO)
+            assert connection.feeder.paused.is_set()
+
+    run(body())
+
+
+def test_reading_is_as_good_as_a_pong(run: Run[None]) -> None:
+    """A snapshot may take longer than a ping may: its pong is not heard before it has been sent."""
+
+    async def body() -> None:
+        async with serving(Patient) as (app, url), full(url, app) as (client, connection):
+            connection.write(KIBIBYTE * 1024)
+            connection.stop_keepalive()
+            connection.send_keepalive_ping()
+            before = connection.unsent()
+            await asyncio.to_thread(client.read_exactly, 512 * 1024)
+            while connection.unsent() >= before:  # noqa: ASYNC110 - no event tells it
+                await asyncio.sleep(0)
+            connection.keepalive_timeout()
+            assert not connection.close_sent
+            assert connection.feeder.paused.is_set()
+            connection.stop_keepalive()
+            connection.send_keepalive_ping()
+            connection.keepalive_timeout()
+            assert (await app.received.get())["code"] == 1011
+            connection.transport.abort()
+
+    run(body())
+
+
+UNFINISHED = {
+    "text": ([Frame(Opcode.TEXT, b"a", fin=False)], 4400),
+    "text within a character": ([Frame(Opcode.TEXT, b"\xe2", fin=False)], 4400),
+    "binary": ([Frame(Opcode.BINARY, b"a", fin=False)], 1003),
+    "without end": ([Frame(Opcode.TEXT, b"", fin=False), *[Frame(Opcode.CONT, b"", fin=False)] * 1000], 4400),
+    "too big as a whole": ([Frame(code, b"x" * 40_000, fin=False) for code in (Opcode.TEXT, Opcode.CONT)], 4400),
+    "too big at once": ([Frame(Opcode.TEXT, b"x" * (server.MAX_MESSAGE + 1), fin=False)], 1009),
+}
+
+
+@pytest.mark.parametrize(("frames", "code"), UNFINISHED.values(), ids=UNFINISHED)
+def test_the_first_frame_of_a_message_ends_the_connection(run: Run[None], frames: list[Frame], code: int) -> None:
+    async def body() -> None:
+        async with serving(Patient) as (app, url):
+            with stuck(url) as client:
+                await asyncio.to_thread(client.upgrade)
+                client.socket.sendall(b"".join(frame.serialize(mask=True) for frame in frames))
+                assert (await asyncio.to_thread(client.read_to_close))[0] == code
+                assert await asyncio.to_thread(client.read_exactly, 1) == b""
+            await (await app.connections.get()).lost.wait()
+            assert (await app.received.get())["code"] == code
 
     run(body())
 

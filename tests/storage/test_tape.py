@@ -10,9 +10,15 @@ import asyncpg
 from klines.models import Trade
 from klines.retention import TAPE_SECONDS
 from klines.writer import TradeWriter, forget_tape
+from tests.servers import Database
 
 KEPT = 262_144
 STEP = 32_768
+OLD_BUT_TEN = """
+    INSERT INTO klines_internal.tape (token_id, sequence, taped_at, trade_ids, times, prices, amounts, sides)
+    SELECT token_id, n, now() - (n > 10)::int * $2::int * INTERVAL '1 s', '{}', '{}', '{}', '{}', '{}'
+    FROM tokens, generate_series(1, $1::int) AS n
+"""
 
 
 def trade(number: int, time_s: int, symbol: str = "PEPE") -> Trade:
@@ -95,13 +101,44 @@ async def test_the_tape_of_a_token_is_bounded_by_whoever_writes(plain_connection
     assert newest == KEPT + STEP
 
 
+async def insert_many(connection: asyncpg.Connection[Any], trades: int) -> int:
+    """So many trades in one statement, after all others; the newest place of the feed."""
+    await connection.execute(
+        "INSERT INTO trades SELECT token_id, coalesce(sequence, 0) + n, TIMESTAMPTZ '2024-01-01', 1, 1, 'buy'"
+        " FROM tokens LEFT JOIN klines_internal.feeds USING (token_id), generate_series(1, $1::int) AS n",
+        trades,
+    )
+    newest: int = await connection.fetchval("SELECT sequence FROM klines_internal.feeds")
+    return newest
+
+
+async def test_no_statement_is_too_large_for_the_bound(plain_connection: asyncpg.Connection[Any]) -> None:
+    await plain_connection.execute("INSERT INTO tokens (symbol) VALUES ('PEPE')")
+    # Two that are longer than a tape, and after each a statement that moves the cut by itself.
+    for trades in (300_000, 33_000, 270_000, 33_000):
+        newest = await insert_many(plain_connection, trades)
+        cut = newest // STEP * STEP - KEPT
+        kept = await tape(plain_connection)
+        # A row stays whole as long as one of its trades does.
+        assert kept == list(range(kept[0], newest + 1))
+        assert cut + 1 - 255 <= kept[0] <= cut + 1
+
+
+async def test_a_sweep_waits_for_no_writer(plain: Database, plain_connection: asyncpg.Connection[Any]) -> None:
+    await plain_connection.execute("INSERT INTO tokens (symbol) VALUES ('PEPE')")
+    await plain_connection.execute(OLD_BUT_TEN, 20, TAPE_SECONDS)
+    sweeper = await asyncpg.connect(plain.url, server_settings={"lock_timeout": "5s"})
+    async with plain_connection.transaction():
+        # As a writer that cuts the tape while it holds, and goes on to wait for, other rows.
+        await plain_connection.execute("DELETE FROM klines_internal.tape WHERE sequence = 15")
+        await forget_tape(sweeper, TAPE_SECONDS)
+        left = await plain_connection.fetch("SELECT sequence FROM klines_internal.tape")
+        assert sorted(row["sequence"] for row in left) == list(range(1, 11))
+    await sweeper.close()
+
+
 async def test_what_is_old_is_forgotten_and_the_rest_is_not(plain_connection: asyncpg.Connection[Any]) -> None:
     await plain_connection.execute("INSERT INTO tokens (symbol) VALUES ('PEPE')")
-    await plain_connection.execute(
-        "INSERT INTO klines_internal.tape (token_id, sequence, taped_at, trade_ids, times, prices, amounts, sides)"
-        " SELECT token_id, n, now() - (n > 10)::int * $1::int * INTERVAL '1 s', '{}', '{}', '{}', '{}', '{}'"
-        " FROM tokens, generate_series(1, 2510) AS n",
-        TAPE_SECONDS,
-    )
+    await plain_connection.execute(OLD_BUT_TEN, 2510, TAPE_SECONDS)
     await forget_tape(plain_connection, TAPE_SECONDS)
     assert await plain_connection.fetchval("SELECT max(sequence) FROM klines_internal.tape") == 10

@@ -35,6 +35,7 @@ class Wire:
     def __init__(self) -> None:
         self.written: list[bytes] = []
         self.closed: list[tuple[int, str]] = []
+        self.left = 0
         self.inside: Callable[[], None] = lambda: None
         self.on_close: Callable[[], None] = lambda: None
 
@@ -47,6 +48,9 @@ class Wire:
         self.closed.append((code, reason))
         assert len(reason.encode()) <= MAX_REASON
         self.on_close()
+
+    def unsent(self) -> int:
+        return self.left
 
     @property
     def codes(self) -> list[int]:
@@ -535,6 +539,54 @@ def test_whoever_is_paused_too_long_is_closed_and_whoever_resumed_is_not(hub: Hu
     assert (wire.codes, spared.codes, len(hub)) == ([TOO_SLOW], [], 2)
 
 
+def test_whoever_is_paused_but_reads_is_spared_until_it_stops(hub: Hub, clock: Clock) -> None:
+    (reading, read), (stuck, unread) = attached(hub), attached(hub)
+    read.left = unread.left = 330_000
+    reading.pause()
+    stuck.pause()
+    for _ in range(20):
+        clock.now += 1.0
+        read.left -= 10_000
+        hub.sweep()
+    assert (read.codes, unread.codes) == ([], [TOO_SLOW])
+    for _ in range(7):
+        clock.now += 1.0
+        hub.sweep()
+    assert read.codes == []
+    clock.now += 1.0
+    hub.sweep()
+    assert read.codes == [TOO_SLOW]
+
+
+def test_what_is_added_to_an_unread_buffer_is_not_progress(hub: Hub, clock: Clock) -> None:
+    subscriber, wire = attached(hub)
+    subscriber.pause()
+    for _ in range(8):
+        wire.left += 6
+        hub.sweep()
+        clock.now += 1.0
+    hub.sweep()
+    assert wire.codes == [TOO_SLOW]
+
+
+def test_each_pause_is_measured_by_itself(hub: Hub, clock: Clock) -> None:
+    subscriber, wire = attached(hub)
+    for left in (50, 40, 30):
+        subscriber.pause()
+        wire.left = left
+        clock.now += 7.0
+        hub.sweep()
+        clock.now += 0.5
+        hub.sweep()
+        subscriber.resume()
+    assert wire.codes == []
+    subscriber.pause()
+    for _ in range(2):
+        clock.now += 8.0
+        hub.sweep()
+    assert wire.codes == [TOO_SLOW]
+
+
 def test_a_sweep_that_makes_another_leave_closes_only_one(hub: Hub, clock: Clock) -> None:
     one, first = attached(hub)
     other, second = attached(hub)
@@ -603,6 +655,9 @@ class Modelled:
     def close(self, code: int, reason: str) -> None:
         self.closed.append(code)
         self.hub.leave(self.subscriber)
+
+    def unsent(self) -> int:
+        return 0
 
     # The model.
     def give(self, number: int, size: int, key: Hashable | None, bounds: tuple[int, int]) -> None:

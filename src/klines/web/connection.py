@@ -6,8 +6,9 @@ What this adds to uvicorn's protocol, of which the server makes one object per u
   ordinary ASGI event, then hands over encoded frames with `write` and ends with `close`; neither waits.
 - No way of ending waits for the peer to read. `Transport.close` waits for a flush for ever; here it is always followed
   by `abort`, `LINGER` seconds later.
-- These sockets are one-way. A message of the peer closes: text 4400, binary 1003, more than `ws_max_size` bytes 1009,
-  bad UTF-8 1007. The application receives a connect and disconnects, nothing else.
+- Who does not read is not read either, so that pongs do not pile up; after the end only the close reply is looked for.
+- These sockets are one-way. The first frame of a message closes: text 4400, binary 1003, more than `ws_max_size` bytes
+  1009, bad UTF-8 1007. The application receives a connect and disconnects, nothing else.
 - A refusal of the server itself, before the upgrade, has a problem as its body.
 - An idle connection costs little; the request's header fields are dropped from the scope once it is accepted.
 """
@@ -15,25 +16,26 @@ What this adds to uvicorn's protocol, of which the server makes one object per u
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import socket
 import struct
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, ClassVar, Protocol, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.http11 import Request
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
 
 from klines.web.handshake import QUIET, Handshake
 
 EXTENSION = "klines.connection"
+NO_LINGER = struct.pack("ii", 1, 0)
 WRITE_BUFFER = {"high": 32 * 1024, "low": 8 * 1024}
 RESTARTING = "restart; reconnect with the cursor"
 OUR_FAULT = "something went wrong on our side"
+ENOUGH = 256 * 1024  # bytes: more than an honest peer still sends once we have ended
 
 
 class Feeder(Protocol):
@@ -41,6 +43,19 @@ class Feeder(Protocol):
 
     def pause(self) -> None: ...
     def resume(self) -> None: ...
+
+
+class OneWay(Handshake):
+    """The protocol of a stream: the first frame of a message begins the end, after which only a close is heard."""
+
+    def recv_frame(self, frame: Frame) -> None:
+        """Take a whole frame; the `UnicodeDecodeError` of a text is 1007 to the parser, which calls this."""
+        if self.state is State.OPEN and frame.opcode in {Opcode.TEXT, Opcode.BINARY}:
+            if frame.opcode is Opcode.TEXT and frame.fin:
+                str(frame.data, "utf-8")
+            self.send_close(4400 if frame.opcode is Opcode.TEXT else 1003, "this stream takes no messages")
+        elif self.state is State.OPEN or frame.opcode is Opcode.CLOSE:
+            super().recv_frame(frame)
 
 
 class Connection(WebSocketsSansIOProtocol):
@@ -58,14 +73,17 @@ class Connection(WebSocketsSansIOProtocol):
     def __init__(self, config: Config, **of_server: Any) -> None:
         super().__init__(config, **of_server)
         self.feeder: Feeder | None = None
-        self.logger = cast(logging.Logger, QUIET)
+        self.logger = cast(Any, QUIET)
         self.queue = cast("asyncio.Queue[Any]", _Inbox())
-        self.conn = Handshake(max_size=config.ws_max_size, logger=QUIET)
+        self.conn = OneWay(max_size=config.ws_max_size, logger=QUIET)
+        self._late, self._left = 0, 0.0
 
     def write(self, frame: bytes) -> None:
         """Send a whole, encoded, unmasked WebSocket frame; dropped before the upgrade and once the end has begun."""
         if not self.close_sent and self.handshake_complete and not self.transport.is_closing():
             self.transport.write(frame)
+            if self.feeder is not None and not self.writable.is_set():  # it may have come after the pause
+                self.feeder.pause()
 
     def close(self, code: int, reason: str = "") -> None:
         """Begin the end: a close frame with `code` and `reason` (123 bytes at most), a disconnect for the application.
@@ -77,6 +95,10 @@ class Connection(WebSocketsSansIOProtocol):
         elif not self.close_sent and not self.transport.is_closing():
             self.conn.send_close(code, reason)
             self._end(code, reason)
+
+    def unsent(self) -> int:
+        """The bytes that were written and that the kernel has not taken yet."""
+        return self.transport.get_write_buffer_size()
 
     def shutdown(self) -> None:
         """The server leaves: 1012, after a delay that spreads the reconnects; before the upgrade 503."""
@@ -93,17 +115,16 @@ class Connection(WebSocketsSansIOProtocol):
         # What waits for a slow peer waits with the feeder, where it is counted and can be replaced.
         self.transport.set_write_buffer_limits(**WRITE_BUFFER)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self.feeder = None
-
     def pause_writing(self) -> None:
         super().pause_writing()
+        self.transport.pause_reading()
         if self.feeder is not None:
             self.feeder.pause()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self._left = float("inf")
+        self.transport.resume_reading()
         if self.feeder is not None:
             self.feeder.resume()
 
@@ -112,47 +133,43 @@ class Connection(WebSocketsSansIOProtocol):
             # The parser would take frames before the handshake's answer; the protocol forbids them.
             self._refuse(400, "data before the upgrade")
             return
+        self._late += len(data) if self.close_sent else 0
+        if self._late > ENOUGH:
+            self.transport.pause_reading()
         super().data_received(data)
+        said = self.conn.close_sent
+        if said is not None and not self.close_sent and not self.transport.is_closing():
+            self._end(said.code, said.reason)
+        if self.conn.parser_exc is not None and self.close_sent and self.transport.can_write_eof():
+            # The parser does not read on to a close reply; the end of our half makes the peer end its own.
+            self.transport.write_eof()
         if self.conn.handshake_exc is not None and not self.handshake_initiated:
             self._refuse(400, str(self.conn.handshake_exc))
         if self.transport.is_closing():
             self._abort_later()
 
     def eof_received(self) -> None:
-        # The event loop now closes the transport.
-        self._abort_later()
+        self._abort_later()  # the event loop now closes the transport
 
     # Called by uvicorn's own parts.
-    def handle_connect(self, event: Request) -> None:
-        super().handle_connect(event)
-        if self.response.status_code == 101:
-            cast(dict[str, object], self.scope["extensions"])[EXTENSION] = {"connection": self}
-
-    def send_receive_event_to_app(self) -> None:
-        data, self.frames = b"".join(self.frames), []
-        if self.curr_msg_data_type == "bytes":
-            self.close(1003, "this stream takes no messages")
-            return
-        try:
-            data.decode()
-        except UnicodeDecodeError:
-            self.close(1007, "not UTF-8")
-        else:
-            self.close(4400, "this stream takes no messages")
-
     def handle_parser_exception(self) -> None:
-        if self.close_sent or (ready := self.conn.close_sent) is None:
-            return
-        self._end(ready.code, ready.reason)
-        if self.transport.can_write_eof():
-            # The parser does not read on to a close reply; the end of our half makes the peer end its own.
-            self.transport.write_eof()
+        """`data_received` sees to that."""
+
+    def send_keepalive_ping(self) -> None:
+        self._left = self.unsent()
+        super().send_keepalive_ping()
 
     def keepalive_timeout(self) -> None:
-        self.close(1011, "keepalive ping timeout")
+        if self.unsent() < self._left:
+            # The ping waits for the peer, or its pong for us; that it reads is as good an answer.
+            self.pong_timer = None
+            self.schedule_ping()
+        else:
+            self.close(1011, "keepalive ping timeout")
 
     async def run_asgi(self) -> None:
         """Run the application; its end, good or bad, is the end of the connection."""
+        cast(dict[str, object], self.scope["extensions"])[EXTENSION] = {"connection": self}
         code, reason = 1000, ""
         try:
             await self.app(self.scope, self.receive, self.send)
@@ -175,17 +192,13 @@ class Connection(WebSocketsSansIOProtocol):
             return
         await super().send(message)
         if message["type"] == "websocket.accept":
-            self._forget_handshake()
+            cast(list[object], self.scope["headers"]).clear()
+            del self.request, self.response, self.scope
+            # The parser that read the request holds it as long as it lives.
+            self.conn.parser = self.conn.parse()
+            next(self.conn.parser)
         if self.transport.is_closing():
             self._abort_later()
-
-    # The ends.
-    def _forget_handshake(self) -> None:
-        cast(list[object], self.scope["headers"]).clear()
-        del self.request, self.response, self.scope
-        # The parser that read the request holds it as long as it lives.
-        self.conn.parser = self.conn.parse()
-        next(self.conn.parser)
 
     def _refuse(self, status: int, detail: str) -> None:
         if self.close_sent or self.transport.is_closing():
@@ -205,10 +218,8 @@ class Connection(WebSocketsSansIOProtocol):
 
     def _abort(self) -> None:
         # With a reset: otherwise the kernel goes on offering what it still holds.
-        end = self.transport.get_extra_info("socket")
-        if end is not None:
-            with suppress(OSError):
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with suppress(OSError, AttributeError):
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
         self.transport.abort()
 
     def _abort_later(self) -> None:
@@ -223,15 +234,15 @@ class _Inbox:
     __slots__ = ("_arrived", "_events")
 
     def __init__(self) -> None:
-        self._events: list[Mapping[str, object]] = []
+        self._events: list[dict[str, object]] = []
         self._arrived: asyncio.Future[None] | None = None
 
-    def put_nowait(self, event: Mapping[str, object]) -> None:
+    def put_nowait(self, event: dict[str, object]) -> None:
         self._events.append(event)
         if self._arrived is not None and not self._arrived.done():
             self._arrived.set_result(None)
 
-    async def get(self) -> Mapping[str, object]:
+    async def get(self) -> dict[str, object]:
         while not self._events:
             self._arrived = asyncio.get_running_loop().create_future()
             await self._arrived
