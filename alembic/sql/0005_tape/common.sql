@@ -24,7 +24,7 @@ CREATE INDEX tape_taped_at ON klines_internal.tape (taped_at);
 -- Runs after the fold, whose lock on the token's feed makes `sequence` ours until we commit. Whoever writes, the tape
 -- is bounded: `cut` lies 262,144 trades behind the multiple of 32,768 that the feed passed last, and no row ends there
 -- or before it. A statement that moves the cut deletes the rows in between, and of its own trades, which that DELETE
--- cannot see, it tapes only what lies behind the new cut. So nothing is left below the old one, and the index is not
+-- cannot see, it tapes only what comes after the new cut. So nothing is left below the old one, and the index is not
 -- searched there, where the dead rows are.
 CREATE FUNCTION klines_internal.tape_trades_v1() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
