@@ -83,3 +83,11 @@ def test_a_doorbell_that_rings_for_nothing_is_not_answered_more_often() -> None:
     schedule.ring(None, 100.1)
     assert taken(schedule, 100.1 + PUSH / 2) == []
     assert taken(schedule, 100.1 + PUSH * 1.3) == [1]
+
+
+def test_a_feed_that_was_given_up_is_not_due_for_ever() -> None:
+    schedule = watching(Stream(1))
+    schedule.drop(schedule.feeds[1])
+    schedule.at(1, 0.0)
+    assert taken(schedule, 100.1) == []
+    assert schedule.next_at(100.1, 500) == pytest.approx(100.0 + POLL_SECONDS)

@@ -61,8 +61,9 @@ class Schedule:
         return ceil(time / grid) * grid
 
     def at(self, token_id: int, time: float) -> None:
-        """This feed is due at a time of its own."""
-        self._due[token_id] = min(time, self._due.get(token_id, time))
+        """This feed is due at a time of its own, if it is watched still."""
+        if token_id in self.feeds:
+            self._due[token_id] = min(time, self._due.get(token_id, time))
 
     def take(self, now: float, moment_ms: int) -> list[Feed]:
         """The feeds to read now; they are no longer due."""
