@@ -9,6 +9,8 @@ from typing import NamedTuple
 from klines.models import Trade
 
 SECONDS = {"1s": 1, "1m": 60, "5m": 300, "15m": 900, "1h": 3600, "4h": 14400, "1d": 86400}
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+MONDAY = 345_600  # 1970-01-05, in epoch seconds
 
 
 class Bar(NamedTuple):
@@ -33,12 +35,23 @@ def stored(tape: Iterable[Trade]) -> list[Trade]:
     return list(kept.values())
 
 
+def seconds(interval: str) -> int:
+    """The width of an interval, stored or not."""
+    return int(interval[:-1]) * UNITS[interval[-1]]
+
+
+def opens(interval: str, time_us: int) -> int:
+    """The open time of a bucket, in epoch microseconds; weeks begin on Mondays."""
+    width = seconds(interval) * 1_000_000
+    origin = MONDAY * 1_000_000 if interval == "1w" else 0
+    return (time_us - origin) // width * width + origin
+
+
 def fold(trades: Iterable[Trade], interval: str) -> dict[int, Bar]:
     """Bars by open time in epoch microseconds."""
-    width = SECONDS[interval] * 1_000_000
     buckets: dict[int, list[Trade]] = {}
     for trade in sorted(trades, key=lambda trade: (trade.time_us, trade.trade_id)):
-        buckets.setdefault(trade.time_us // width * width, []).append(trade)
+        buckets.setdefault(opens(interval, trade.time_us), []).append(trade)
     return {opened: _bar(inside) for opened, inside in sorted(buckets.items())}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from klines.interval import Interval
+from klines.interval import Width
 
 Fill = Literal["none", "prev", "null"]
 FILLS: tuple[Fill, ...] = ("none", "prev", "null")
@@ -26,20 +26,20 @@ class Bar(NamedTuple):
 class Grid(NamedTuple):
     """The buckets that open in `[first_ms, end_ms)`."""
 
-    interval: Interval
+    width: Width
     first_ms: int
     end_ms: int
 
     @property
     def opens(self) -> range:
         """Open times, ascending, in epoch milliseconds."""
-        return range(self.first_ms, self.end_ms, self.interval.milliseconds)
+        return range(self.first_ms, self.end_ms, self.width.milliseconds)
 
 
 class Request(NamedTuple):
     """Which buckets are asked for, as `klines.queries.window.Window` asks for bars; times in epoch milliseconds."""
 
-    interval: Interval
+    width: Width
     limit: int
     from_ms: int | None
     to_ms: int | None
@@ -65,26 +65,26 @@ def filled(request: Request, bars: Sequence[Bar], now_ms: int) -> tuple[list[str
             found.append(bar.json)
         else:
             price = f'"{close}"' if request.fill == "prev" and close is not None else "null"
-            found.append(_flat(open_ms, request.interval, price, now_ms))
+            found.append(_flat(open_ms, request.width, price, now_ms))
     return found, buckets.opens[-1] if found else None
 
 
 def _grid(request: Request, bars: Sequence[Bar], now_ms: int) -> Grid:
     """From the bucket of the first trade to the present one, or the last trade's if that lies ahead."""
-    interval, width = request.interval, request.interval.milliseconds
-    end = max(interval.floor(now_ms), bars[-1].open_ms) + width
+    width, width_ms = request.width, request.width.milliseconds
+    end = max(width.floor(now_ms), bars[-1].open_ms) + width_ms
     if request.to_ms is not None:
-        end = min(end, interval.ceil(request.to_ms))
+        end = min(end, width.ceil(request.to_ms))
     if request.from_ms is None:
         # Fewer bars than asked for: the first of them is the token's first.
-        start = end - request.limit * width
-        return Grid(interval, max(start, bars[0].open_ms) if len(bars) < request.limit else start, end)
-    start = max(interval.ceil(request.from_ms), bars[0].open_ms)
-    return Grid(interval, start, min(end, start + request.limit * width))
+        start = end - request.limit * width_ms
+        return Grid(width, max(start, bars[0].open_ms) if len(bars) < request.limit else start, end)
+    start = max(width.ceil(request.from_ms), bars[0].open_ms)
+    return Grid(width, start, min(end, start + request.limit * width_ms))
 
 
-def _flat(open_ms: int, interval: Interval, price: str, now_ms: int) -> str:
-    end_ms = open_ms + interval.milliseconds
+def _flat(open_ms: int, width: Width, price: str, now_ms: int) -> str:
+    end_ms = open_ms + width.milliseconds
     return (
         f'{{"open_time":{open_ms},"close_time":{end_ms - 1},'
         f'"open":{price},"high":{price},"low":{price},"close":{price},"volume":"0","quote_volume":"0","trades":0,'

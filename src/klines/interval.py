@@ -1,14 +1,29 @@
-"""The intervals a bar can have, and their arithmetic. Pure."""
+"""The intervals a bar can have, and their arithmetic. Pure.
+
+Buckets are `[t, t + interval)` in UTC, counted from the epoch, so days begin at 00:00; weeks begin on Mondays, as
+they do on every exchange and chart.
+"""
 
 from __future__ import annotations
 
+import re
 from enum import Enum
+from typing import NamedTuple
 
 from klines.errors import BadRequest, echo
 
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+WEEK = UNITS["w"]
+# 1970 began on a Thursday.
+FIRST_MONDAY = 4 * UNITS["d"]
+# Stored bars that one page may be made of: a width of at most 60 of them comes in pages of 5,000.
+MAX_PARTS = 300_000
+
+_NAME = re.compile(r"([1-9][0-9]{0,5})([smhdw])", re.ASCII)
+
 
 class Interval(Enum):
-    """A stored interval; the value is its name on the wire. Buckets are `[t, t + interval)` in UTC, days at 00:00."""
+    """A stored interval; the value is its name on the wire."""
 
     S1 = "1s"
     M1 = "1m"
@@ -21,7 +36,42 @@ class Interval(Enum):
     @property
     def seconds(self) -> int:
         """Width in seconds."""
-        return int(self.value[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[self.value[-1]]
+        return int(self.value[:-1]) * UNITS[self.value[-1]]
+
+    @property
+    def relation(self) -> str:
+        """Name of the relation that holds its bars."""
+        return f"klines_{self.value}"
+
+
+NAMES = tuple(interval.value for interval in Interval)
+
+
+class Width(NamedTuple):
+    """The width of bars as a client may ask for it: a stored interval, or any multiple of one up to a week."""
+
+    seconds: int
+
+    @property
+    def name(self) -> str:
+        """Its name on the wire, in the largest unit that leaves no rest: `90m`, but `1m` for sixty seconds."""
+        unit = max((unit for unit in UNITS if self.seconds % UNITS[unit] == 0), key=UNITS.__getitem__)
+        return f"{self.seconds // UNITS[unit]}{unit}"
+
+    @property
+    def source(self) -> Interval:
+        """The largest stored interval that divides it: its bars are made of that one's."""
+        return max((one for one in Interval if self.seconds % one.seconds == 0), key=lambda one: one.seconds)
+
+    @property
+    def parts(self) -> int:
+        """How many stored bars one of its bars is made of, at most; 1: it is stored itself."""
+        return self.seconds // self.source.seconds
+
+    @property
+    def most(self) -> int:
+        """How many bars of it one page may have."""
+        return MAX_PARTS // self.parts
 
     @property
     def milliseconds(self) -> int:
@@ -29,26 +79,26 @@ class Interval(Enum):
         return self.seconds * 1000
 
     @property
-    def relation(self) -> str:
-        """Name of the relation that holds its bars."""
-        return f"klines_{self.value}"
+    def origin_ms(self) -> int:
+        """The open time that buckets are counted from, in epoch milliseconds."""
+        return FIRST_MONDAY * 1000 if self.seconds == WEEK else 0
 
     def floor(self, time_ms: int) -> int:
         """Open time of the bucket that holds `time_ms` (epoch milliseconds)."""
-        return time_ms - time_ms % self.milliseconds
+        return time_ms - (time_ms - self.origin_ms) % self.milliseconds
 
     def ceil(self, time_ms: int) -> int:
         """The first open time at or after `time_ms` (epoch milliseconds)."""
-        return -(-time_ms // self.milliseconds) * self.milliseconds
+        return self.floor(time_ms + self.milliseconds - 1)
 
 
-NAMES = tuple(interval.value for interval in Interval)
-
-
-def parse_interval(text: str) -> Interval:
-    """The interval called `text`; names are case-sensitive, as `1m` and `1M` differ everywhere in the field."""
-    try:
-        return Interval(text)
-    except ValueError:
-        detail = f"interval {echo(text)}: must be one of {' '.join(NAMES)}"
-        raise BadRequest(detail, code="interval_invalid") from None
+def parse_interval(text: str) -> Width:
+    """The width called `text`; names are case-sensitive, as `1m` and `1M` differ everywhere in the field."""
+    found = _NAME.fullmatch(text)
+    seconds = int(found[1]) * UNITS[found[2]] if found else 0
+    if not 0 < seconds <= WEEK:
+        detail = (
+            f"interval {echo(text)}: must be a number and one of {' '.join(UNITS)}, from 1s to 1w, such as 1m or 45s"
+        )
+        raise BadRequest(detail, code="interval_invalid")
+    return Width(seconds)

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from klines.database import open_engine, reading
-from klines.interval import Interval
+from klines.interval import Width
 from klines.models import Trade
 from klines.queries import klines, tokens
 from klines.queries.window import Window
@@ -232,5 +232,5 @@ async def test_a_page_sees_what_was_recompressed_meanwhile(
     async with open_engine(timescale.url) as engine, reading(engine) as reader:
         await tokens.token_id(reader, "PEPE")
         await connection.execute("SELECT compress_chunk(c) FROM show_chunks('klines_internal.aggregate_1s') c")
-        bars = await klines.rows(reader, token, Interval.S1, Window(5000), to_datetime(OLD + HOUR * 2))
+        bars = await klines.rows(reader, token, Width(1), Window(5000), to_datetime(OLD + HOUR * 2))
     assert len(bars) == await connection.fetchval("SELECT count(*) FROM klines_1s")

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klines.gaps import Bar, Fill, Request, filled
-from klines.interval import Interval
+from klines.interval import Width
 
-WIDTH = Interval.M1.milliseconds
+WIDTH = Width(60).milliseconds
 NOW = 1000 * WIDTH + 12_345
 
 buckets = st.sets(st.integers(970, 1003), max_size=20)
@@ -53,7 +53,7 @@ def test_every_bucket_is_what_looking_at_it_says(
     chosen: set[int], limit: int, from_ms: int | None, to_ms: int | None, fill: Fill
 ) -> None:
     stored = [bar(bucket) for bucket in sorted(chosen)]
-    request = Request(Interval.M1, limit, from_ms, to_ms, fill)
+    request = Request(Width(60), limit, from_ms, to_ms, fill)
     rows, last = filled(request, page(stored, request), NOW)
     found = [(row["open_time"], row["close"]) for row in map(json.loads, rows)]
     wanted = expected(stored, request)

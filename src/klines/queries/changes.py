@@ -13,13 +13,11 @@ from typing import NamedTuple
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from klines.cursor import Place, Stream
-from klines.interval import Interval
+from klines.interval import Width
 from klines.queries.klines import page
 from klines.queries.turn import NEWEST, SHOWN, statement
 from klines.queries.window import Window
 from klines.timestamp import to_datetime
-
-_INTERVALS = {interval.seconds: interval for interval in Interval}
 
 
 class Moment(NamedTuple):
@@ -91,7 +89,7 @@ async def changes(connection: AsyncConnection, wanted: Sequence[Wanted], show: S
 
     Of the latter the oldest `turn.PAGE_BARS` of each stream, and any that were touched.
     """
-    asked = statement(_INTERVALS[show.stream.seconds] if show else None)
+    asked = statement(Width(show.stream.seconds) if show else None)
     rows = await connection.execute(asked, _values(wanted) | _shown_values(show))
     found = [Changes(0, 0, [], []) for _ in wanted]
     shown = ""
@@ -112,7 +110,7 @@ async def changes(connection: AsyncConnection, wanted: Sequence[Wanted], show: S
 async def _retired(connection: AsyncConnection, stream: Stream, open_ms: int, moment_ms: int) -> str:
     # A bar that a late trade brought back may have retired again before it was read.
     window = Window(1, open_ms * 1000, open_ms * 1000 + 1)
-    found = await page(connection, stream.token_id, _INTERVALS[stream.seconds], window, _moment(moment_ms))
+    found = await page(connection, stream.token_id, Width(stream.seconds), window, _moment(moment_ms))
     return found.json
 
 

@@ -1,13 +1,18 @@
-"""Bars of one token and interval: as one JSON text, or row by row for filling the gaps between them."""
+"""Bars of one token and width: as one JSON text, or row by row for filling the gaps between them.
+
+Bars of a width that is not stored are made of the largest stored ones that divide it, in the same statement.
+"""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
+    Integer,
     Select,
     Subquery,
     Text,
@@ -24,12 +29,15 @@ from sqlalchemy import Interval as Span
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from klines.gaps import Bar
-from klines.interval import Interval
+from klines.interval import Interval, Width
 from klines.queries.window import BEFORE, MOMENT, Shape, Window
 from klines.queries.wire import Column, decimal_text, epoch_ms, json_array, json_object, quoted
 from klines.tables import klines
+from klines.timestamp import LATEST_US, to_datetime
 
 COLUMNS = tuple(column.name for column in klines[Interval.S1].columns)
+# What a bar has of the first or (True) the last of the bars that it is made of.
+ENDS = {"open": False, "close": True, "first_trade_id": False, "last_trade_id": True}
 
 
 class Page(NamedTuple):
@@ -39,58 +47,126 @@ class Page(NamedTuple):
     last_open_ms: int | None
 
 
-async def page(connection: AsyncConnection, token_id: int, interval: Interval, window: Window, now: datetime) -> Page:
+async def page(connection: AsyncConnection, token_id: int, width: Width, window: Window, now: datetime) -> Page:
     """The bars of a window in one text."""
-    values = window.values(token_id) | {"now": now}
-    text, last_open_ms = (await connection.execute(_page(interval, window.shape), values)).one()
+    values = _aligned(window, width).values(token_id) | {"now": now} | origin(width)
+    text, last_open_ms = (await connection.execute(_page(width, window.shape), values)).one()
     return Page(text or "", last_open_ms)
 
 
-async def rows(
-    connection: AsyncConnection, token_id: int, interval: Interval, window: Window, now: datetime
-) -> list[Bar]:
+async def rows(connection: AsyncConnection, token_id: int, width: Width, window: Window, now: datetime) -> list[Bar]:
     """The bars of a window one by one, ascending; if it has a beginning, the last bar before it comes first."""
-    values = window.values(token_id) | {"now": now}
-    return [Bar(*row) for row in await connection.execute(_rows(interval, window.shape), values)]
+    values = _aligned(window, width).values(token_id) | {"now": now} | origin(width)
+    return [Bar(*row) for row in await connection.execute(_rows(width, window.shape), values)]
 
 
-def latest(interval: Interval) -> Select[Any]:
-    """The statement behind a page of the latest bars, with parameters as `Window` names them, and `now`."""
-    return _page(interval, Window(1).shape)
+def latest(width: Width) -> Select[Any]:
+    """The statement behind a page of the latest bars, with parameters as `Window` names them, `now`, and `origin`'s."""
+    return _page(width, Window(1).shape)
 
 
-# Built once per interval and shape: building one takes longer than running it.
+def origin(width: Width) -> dict[str, object]:
+    """The parameters of a statement on bars that are made of stored ones; none on stored ones."""
+    if width.parts == 1:
+        return {}
+    return {
+        "origin": to_datetime(width.origin_ms * 1000),
+        "width": timedelta(seconds=width.seconds),
+        "parts": width.parts,
+    }
+
+
+def _aligned(window: Window, width: Width) -> Window:
+    """The same bars with both ends at open times, so that none is made of a part of its own parts."""
+    if width.parts == 1:
+        return window
+    return window._replace(from_us=_ceil(width, window.from_us), to_us=_ceil(width, window.to_us))
+
+
+def _ceil(width: Width, time_us: int | None) -> int | None:
+    if time_us is None:
+        return None
+    return min(width.ceil(-(-time_us // 1000)) * 1000, LATEST_US)
+
+
+# Built once per width and shape: building one takes longer than running it. All that are not stored share their
+# source's, so there are few.
+def _page(width: Width, shape: Shape) -> Select[Any]:
+    return _page_of(width.source, width.parts > 1, shape)
+
+
+def _rows(width: Width, shape: Shape) -> Select[Any]:
+    return _rows_of(width.source, width.parts > 1, shape)
+
+
 @cache
-def _page(interval: Interval, shape: Shape) -> Select[Any]:
-    bars = _bars(interval, shape)
-    return select(json_array(_json(bars, interval), bars.c.time), epoch_ms(func.max(bars.c.time)))
+def _page_of(source: Interval, made: bool, shape: Shape) -> Select[Any]:
+    bars = _bars(source, made, shape)
+    return select(json_array(_json(bars, source, made), bars.c.time), epoch_ms(func.max(bars.c.time)))
 
 
 @cache
-def _rows(interval: Interval, shape: Shape) -> Select[Any]:
-    bars = _bars(interval, shape)
+def _rows_of(source: Interval, made: bool, shape: Shape) -> Select[Any]:
+    bars = _bars(source, made, shape)
     if shape.begins:
         # In one statement with the page, so that both are of one moment.
-        bars = union_all(select(bars), select(_bars(interval, BEFORE))).subquery("with_previous")
-    return select(epoch_ms(bars.c.time), decimal_text(bars.c.close), _json(bars, interval)).order_by(bars.c.time)
+        bars = union_all(select(bars), select(_bars(source, made, BEFORE))).subquery("with_previous")
+    return select(epoch_ms(bars.c.time), decimal_text(bars.c.close), _json(bars, source, made)).order_by(bars.c.time)
 
 
-def _bars(interval: Interval, shape: Shape) -> Subquery:
+def _bars(source: Interval, made: bool, shape: Shape) -> Subquery:
     # The limit stands inside both sides, so that neither is read further than the page needs.
+    parts = bindparam("parts", type_=Integer) if made else None
     live = table("live_klines", *map(column, COLUMNS), column("seconds"), schema="klines_internal")
-    retired = table(f"retired_{interval.value}", *map(column, COLUMNS), schema="klines_internal")
-    young = _side(live, shape).where(live.c.seconds == literal_column(str(interval.seconds))).subquery("young")
-    old = _side(retired, shape).subquery("old")
+    retired = table(f"retired_{source.value}", *map(column, COLUMNS), schema="klines_internal")
+    young = _side(live, shape, parts).where(live.c.seconds == literal_column(str(source.seconds))).subquery("young")
+    old = _side(retired, shape, parts).subquery("old")
     both = select(young).union_all(select(old)).subquery("both")
-    return shape.page(select(both), both.c.time).subquery("bars")
+    stored = shape.page(select(both), both.c.time, parts=parts)
+    if not made:
+        return stored.subquery("bars")
+    # That many stored bars hold the bars asked for whole; the one that may be cut is beyond the page.
+    whole = merged(stored.subquery("stored")).subquery("merged")
+    return shape.page(select(whole), whole.c.time).subquery("bars")
 
 
-def _side(side: Any, shape: Shape) -> Select[Any]:
-    return shape.page(shape.restrict(select(*(side.c[name] for name in COLUMNS)), side), side.c.time)
+def _side(side: Any, shape: Shape, parts: Column | None) -> Select[Any]:
+    return shape.page(shape.restrict(select(*(side.c[name] for name in COLUMNS)), side), side.c.time, parts=parts)
 
 
-def _json(bar: Subquery, interval: Interval) -> Column:
-    return bar_json(bar, literal_column(str(interval.seconds), BigInteger), bindparam("now", type_=MOMENT))
+def merged(part: Any) -> Select[Any]:
+    """Bars made of finer ones, which are unique by their time in a token: so first and last of them are exact."""
+    opened = func.date_bin(bindparam("width", type_=Span), part.c.time, bindparam("origin", type_=MOMENT), type_=MOMENT)
+    group = select(part.c.token_id, opened.label("time"), *_aggregates(part)).group_by(part.c.token_id, opened)
+    return whole(group.subquery("grouped"))
+
+
+def whole(group: Any) -> Select[Any]:
+    """The bars of grouped finer ones, their columns in the usual order."""
+    first = literal_column("1", Integer)
+    return select(*(group.c[name][first].label(name) if name in ENDS else group.c[name] for name in COLUMNS))
+
+
+def _aggregates(part: Any) -> list[Column]:
+    def ends(name: str) -> Column:
+        order = part.c.time.desc() if ENDS[name] else part.c.time
+        return func.array_agg(part.c[name], type_=ARRAY(part.c[name].type)).aggregate_order_by(order).label(name)
+
+    sums = ("volume", "quote_volume", "buy_volume", "buy_quote_volume")
+    return [
+        *(ends(name) for name in ENDS),
+        func.max(part.c.high).label("high"),
+        func.min(part.c.low).label("low"),
+        *(func.sum(part.c[name]).label(name) for name in sums),
+        cast(func.sum(part.c.trades), BigInteger).label("trades"),
+    ]
+
+
+def _json(bar: Subquery, source: Interval, made: bool) -> Column:
+    seconds: Column = literal_column(str(source.seconds), BigInteger)
+    if made:
+        seconds = seconds * bindparam("parts", type_=BigInteger)
+    return bar_json(bar, seconds, bindparam("now", type_=MOMENT))
 
 
 def bar_json(bar: Any, seconds: Column, now: Column) -> Column:

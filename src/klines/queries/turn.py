@@ -29,7 +29,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from klines.interval import Interval
+from klines.interval import Width
 from klines.queries.feeds import feeds, tape
 from klines.queries.klines import COLUMNS, bar_json, latest, span
 from klines.queries.trades import trade_json
@@ -50,7 +50,7 @@ live = table("live_klines", column("seconds", Integer), *(column(name) for name 
 
 
 @cache
-def statement(shown: Interval | None) -> Select[Any]:
+def statement(shown: Width | None) -> Select[Any]:
     """Its parameters are arrays side by side, named `wanted_…` per feed and `streams_…` per stream of bars."""
     feed = _feed()
     read = _read(feed)

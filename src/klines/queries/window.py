@@ -60,12 +60,15 @@ class Shape(NamedTuple):
             statement = statement.where(source.c.time >= bindparam("since", type_=MOMENT))
         return statement
 
-    def page(self, statement: Select[Any], *order: Any) -> Select[Any]:
-        """Ordered and limited: with a beginning the page runs forward from it, without one it ends at the end."""
+    def page(self, statement: Select[Any], *order: Any, parts: Any = None) -> Select[Any]:
+        """Ordered and limited: with a beginning the page runs forward from it, without one it ends at the end.
+
+        With `parts` the limit is that many times as large.
+        """
         forward = self.begins and not self.before
         ordering = [column.asc() if forward else column.desc() for column in order]
         limit: Any = literal_column("1") if self.before else bindparam("page", type_=Integer)
-        return statement.order_by(*ordering).limit(limit)
+        return statement.order_by(*ordering).limit(limit if parts is None else limit * parts)
 
 
 BEFORE = Shape(begins=True, ends=False, before=True)

@@ -13,18 +13,19 @@ from litestar.params import FromPath
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from klines.database import reading
+from klines.errors import BadRequest
 from klines.gaps import FILLS, Fill, filled
 from klines.gaps import Request as FillRequest
-from klines.interval import NAMES, Interval, parse_interval
+from klines.interval import Width, parse_interval
 from klines.queries import klines
 from klines.queries.window import Window
 from klines.timestamp import to_us
-from klines.web.parameters import choice, documented, integer, moment, read, refuse_reversed
+from klines.web.parameters import choice, documented, integer, moment, parsed, read, refuse_reversed
 from klines.web.schemas import KlinesAnswer
 from klines.web.services import Given, Incoming, Services
 
 RULES = (
-    choice("interval", "width of a bar", NAMES, "1m", parse_interval),
+    parsed("interval", "width of a bar: 1s 1m 5m 15m 1h 4h 1d, or any other from 1s to 1w", "1m", parse_interval),
     integer("limit", "most bars in the answer", default=100, low=1, high=5000),
     moment("from", "first open time, epoch milliseconds or ISO-8601 with an offset"),
     moment("to", "end of the open times, exclusive"),
@@ -35,7 +36,7 @@ RULES = (
 class Query(NamedTuple):
     """A checked request for bars; times in epoch microseconds."""
 
-    interval: Interval
+    width: Width
     limit: int
     from_us: int | None
     to_us: int | None
@@ -52,16 +53,24 @@ async def get_klines(request: Incoming, token_symbol: FromPath[str], services: G
     """`[from, to)` is compared with open times. Without `from` the latest `limit` bars, with it the oldest."""
     query = Query(*read(request.scope["query_string"], RULES).values())
     refuse_reversed(query.from_us, query.to_us)
+    refuse_costly(query.limit, query.width)
     now = services.now()
     async with reading(services.engine) as connection:
         symbol, token_id = await services.token(connection, token_symbol)
         page = await _page(connection, token_id, query, now)
     body = b'{"symbol":%b,"interval":"%b","klines":[%b]}' % (
         msgspec.json.encode(symbol),
-        query.interval.value.encode(),
+        query.width.name.encode(),
         page.json.encode(),
     )
     return cacheable(request, body, _cache_control(services, query, page, now))
+
+
+def refuse_costly(limit: int, width: Width, name: str = "limit") -> None:
+    """Raise `BadRequest` for more bars than a read may make of stored ones."""
+    if limit > width.most:
+        made = f"each is made of up to {width.parts} bars of {width.source.value}"
+        raise BadRequest(f"{name} {limit}: at most {width.most} bars of {width.name}; {made}", code=f"{name}_invalid")
 
 
 def cacheable(request: Incoming, body: bytes, cache_control: str | None) -> Response[bytes]:
@@ -79,9 +88,9 @@ def cacheable(request: Incoming, body: bytes, cache_control: str | None) -> Resp
 async def _page(connection: AsyncConnection, token_id: int, query: Query, now: datetime) -> klines.Page:
     window = Window(query.limit, query.from_us, query.to_us)
     if query.fill == "none":
-        return await klines.page(connection, token_id, query.interval, window, now)
-    bars = await klines.rows(connection, token_id, query.interval, window, now)
-    request = FillRequest(query.interval, query.limit, _up(query.from_us), _up(query.to_us), query.fill)
+        return await klines.page(connection, token_id, query.width, window, now)
+    bars = await klines.rows(connection, token_id, query.width, window, now)
+    request = FillRequest(query.width, query.limit, _up(query.from_us), _up(query.to_us), query.fill)
     rows, last_open_ms = filled(request, bars, to_us(now) // 1000)
     return klines.Page(",".join(rows), last_open_ms)
 
@@ -93,7 +102,7 @@ def _up(time_us: int | None) -> int | None:
 
 def _cache_control(services: Services, query: Query, page: klines.Page, now: datetime) -> str | None:
     now_us = to_us(now)
-    if page.last_open_ms is None or (page.last_open_ms + query.interval.milliseconds) * 1000 > now_us:
+    if page.last_open_ms is None or (page.last_open_ms + query.width.milliseconds) * 1000 > now_us:
         return None
     # A range that ends in the past changes only by late trades; any other gets a new bar by itself.
     if services.settings.klines_closed_max_age and query.to_us is not None and query.to_us <= now_us:

@@ -64,20 +64,21 @@ def integer(name: str, description: str, *, default: int, low: int, high: int) -
     return ParameterRule(name, description, schema, convert, default)
 
 
-def choice(
-    name: str, description: str, values: Sequence[str], default: str, parse: Callable[[str], Any] | None = None
-) -> ParameterRule:
-    """One of a few words, converted by `parse` if given."""
+def parsed(name: str, description: str, default: str, parse: Callable[[str], Any]) -> ParameterRule:
+    """A word with a rule of its own, which `parse` knows."""
+    return ParameterRule(name, description, {"type": "string", "default": default}, parse, parse(default))
+
+
+def choice(name: str, description: str, values: Sequence[str], default: str) -> ParameterRule:
+    """One of a few words."""
 
     def convert(text: str) -> Any:
-        if parse is not None:
-            return parse(text)
         if text not in values:
             raise BadRequest(f"{name} {echo(text)}: must be one of {' '.join(values)}", code=f"{name}_invalid")
         return text
 
     schema = {"type": "string", "enum": list(values), "default": default}
-    return ParameterRule(name, description, schema, convert, parse(default) if parse else default)
+    return ParameterRule(name, description, schema, convert, default)
 
 
 def words(name: str, description: str, *, max_length: int) -> ParameterRule:
