@@ -9,6 +9,8 @@ from typing import NamedTuple
 from klines.models import Trade
 
 SECONDS = {"1s": 1, "1m": 60, "5m": 300, "15m": 900, "1h": 3600, "4h": 14400, "1d": 86400}
+# Some that are made of stored ones, of each kind: in seconds, across a stored one, longer than a day.
+MADE = ("7s", "45s", "90m", "36h", "1w")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 MONDAY = 345_600  # 1970-01-05, in epoch seconds
 

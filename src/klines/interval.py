@@ -18,6 +18,8 @@ WEEK = UNITS["w"]
 FIRST_MONDAY = 4 * UNITS["d"]
 # Stored bars that one page may be made of: a width of at most 60 of them comes in pages of 5,000.
 MAX_PARTS = 300_000
+# The same for one bar of a stream, which is made anew at every push.
+MAX_LIVE_PARTS = 900
 
 _NAME = re.compile(r"([1-9][0-9]{0,5})([smhdw])", re.ASCII)
 
@@ -45,12 +47,17 @@ class Interval(Enum):
 
 
 NAMES = tuple(interval.value for interval in Interval)
+_STORED = {interval.seconds: interval for interval in sorted(Interval, key=lambda one: -one.seconds)}
 
 
 class Width(NamedTuple):
-    """The width of bars as a client may ask for it: a stored interval, or any multiple of one up to a week."""
+    """The width of bars as a client may ask for it: a stored interval, or any multiple of one up to a week.
+
+    Its buckets open `shift` seconds before those of UTC: the offset of a time zone.
+    """
 
     seconds: int
+    shift: int = 0
 
     @property
     def name(self) -> str:
@@ -60,13 +67,14 @@ class Width(NamedTuple):
 
     @property
     def source(self) -> Interval:
-        """The largest stored interval that divides it: its bars are made of that one's."""
-        return max((one for one in Interval if self.seconds % one.seconds == 0), key=lambda one: one.seconds)
+        """The largest stored interval that divides it and its shift: its bars are made of that one's."""
+        divides = (one for width, one in _STORED.items() if self.seconds % width == self.shift % width == 0)
+        return next(divides)
 
     @property
     def parts(self) -> int:
         """How many stored bars one of its bars is made of, at most; 1: it is stored itself."""
-        return self.seconds // self.source.seconds
+        return 1 if self.shift == 0 and self.seconds in _STORED else self.seconds // self.source.seconds
 
     @property
     def most(self) -> int:
@@ -81,7 +89,7 @@ class Width(NamedTuple):
     @property
     def origin_ms(self) -> int:
         """The open time that buckets are counted from, in epoch milliseconds."""
-        return FIRST_MONDAY * 1000 if self.seconds == WEEK else 0
+        return ((FIRST_MONDAY if self.seconds == WEEK else 0) - self.shift) * 1000
 
     def floor(self, time_ms: int) -> int:
         """Open time of the bucket that holds `time_ms` (epoch milliseconds)."""
@@ -102,3 +110,12 @@ def parse_interval(text: str) -> Width:
         )
         raise BadRequest(detail, code="interval_invalid")
     return Width(seconds)
+
+
+def parse_live_interval(text: str) -> Width:
+    """As `parse_interval`, for a stream."""
+    width = parse_interval(text)
+    if width.parts > MAX_LIVE_PARTS:
+        made = f"each of its bars is made of up to {width.parts} bars of {width.source.value}"
+        raise BadRequest(f"interval {text}: {made}, a stream's of at most {MAX_LIVE_PARTS}", code="interval_invalid")
+    return width

@@ -327,7 +327,7 @@ async def charted(chart: Follower[Chart], committed: list[Trade], deadline: floa
     """Wait until these bars are told, and those closed that have ended; a second wide, each will have."""
     expected = oracle.fold(committed, chart.log.interval)
     await chart.until(lambda log: log.oracle_bars() == expected, deadline=deadline)
-    width_ms = oracle.SECONDS[chart.log.interval] * 1000
+    width_ms = oracle.seconds(chart.log.interval) * 1000
     now_ms = time.time() * 1000
     over_ms = now_ms if width_ms == 1000 else now_ms - width_ms - chart.log.grace_ms
     ended = {opened // 1000 for opened in expected if opened <= over_ms * 1000}

@@ -33,7 +33,7 @@ _DECIMAL = re.compile(r"(0|[1-9][0-9]*)(\.[0-9]*[1-9])?")
 _CURSOR = re.compile(r"[!-~]{1,200}")
 _MEMBERS = {
     "symbol": re.compile(r"\S+"),
-    "interval": re.compile("|".join(oracle.SECONDS)),
+    "interval": re.compile("[1-9][0-9]*[smhdw]"),
     "cursor": _CURSOR,
     "server_time": int,
     "recovered": bool,
@@ -177,8 +177,8 @@ class Chart(Log):
     def _check(self, row: Row) -> None:
         assert row.keys() == _KLINE.keys(), row
         _check_members(row, _KLINE)
-        width = oracle.SECONDS[self.interval] * 1000
-        assert row["open_time"] % width == 0, row
+        width = oracle.seconds(self.interval) * 1000
+        assert row["open_time"] * 1000 == oracle.opens(self.interval, row["open_time"] * 1000), row
         assert row["close_time"] == row["open_time"] + width - 1, row
         assert row["trades"] >= self.bars.get(row["open_time"], row)["trades"], f"fewer trades than before: {row}"
         if row["closed"]:

@@ -222,7 +222,11 @@ FORGED = [
 
 
 async def test_forged_notifications_change_nothing(plain: Database, psql: asyncpg.Connection[Any]) -> None:
-    async with serving(settings_for(plain)) as url, writer_of(plain.url) as writer, paired(url, "1s", "1m") as pair:
+    async with (
+        serving(settings_for(plain)) as url,
+        writer_of(plain.url) as writer,
+        paired(url, "1s", "2s", "1m") as pair,
+    ):
         await writer.commit(writer.trade(WATCHED, 300), writer.trade(WATCHED, -60), writer.trade("WIF", 300))
         await pair.holds(writer)
         before = [[message for _, message in follower.heard] for follower in pair.all]
@@ -320,7 +324,7 @@ async def test_any_course_of_commits_and_faults_is_told_right(arena: Arena, cour
     symbol = f"COURSE{next(_names)}"
     async with (
         writer_of(arena.database.url, symbol, f"BESIDE{symbol}") as writer,
-        paired(address_of(arena.proxies[0]), "1s", "1m", symbol=symbol, grace_ms=GRACE_MS) as pair,
+        paired(address_of(arena.proxies[0]), "1s", "2s", "1m", symbol=symbol, grace_ms=GRACE_MS) as pair,
     ):
         for event in course:
             await happens(arena, pair, writer, event)

@@ -74,9 +74,9 @@ async def another(database: Database, **changes: int) -> AsyncIterator[httpx.Asy
         yield client
 
 
-@pytest.mark.parametrize("interval", ["1s", "15m"])
+@pytest.mark.parametrize("interval", ["1s", "15m", "45s", "90m", "1w"])
 async def test_the_snapshot_is_what_rest_says(client: httpx.AsyncClient, interval: str) -> None:
-    width = oracle.SECONDS[interval] * 1000
+    width = oracle.seconds(interval) * 1000
     trades = [trade(n, OLD + n // 2 * width, f"0.0000{n + 1}") for n in (0, 1, 2, 3, 4, 8, 9, 12)]
     await post(client, *trades, trade(20, far_ahead()))
     rows = await rest(client, interval, 100)
@@ -206,13 +206,13 @@ async def test_the_last_state_of_every_bucket_is_the_fold_of_its_trades(client: 
     async with AsyncExitStack() as stack:
         streams = [
             await stack.enter_async_context(klines(client, Chart(interval), history=1000))
-            for interval in oracle.SECONDS
+            for interval in (*oracle.SECONDS, *oracle.MADE)
         ]
         for first in range(0, len(trades), 20):
             await post(client, *trades[first : first + 20])
         for stream in streams:
             await shows(stream, *trades)
-            over = (now_ms() - GRACE_MS) // 1000 * 1000 - oracle.SECONDS[stream.log.interval] * 1000
+            over = (now_ms() - GRACE_MS) // 1000 * 1000 - oracle.seconds(stream.log.interval) * 1000
             await stream.until(lambda chart, over=over: all(at in chart.closed for at in chart.bars if at <= over))  # type: ignore[misc]
 
 
@@ -271,13 +271,14 @@ async def test_whoever_joins_while_a_bar_closes_is_told_once(plain_client: httpx
             assert stream.log.closings == ([] if shown else [opened])
 
 
-async def test_a_bar_of_now_closes_after_its_end_and_the_grace(database: Database) -> None:
+@pytest.mark.parametrize("interval", ["1s", "2s"])
+async def test_a_bar_of_now_closes_after_its_end_and_the_grace(database: Database, interval: str) -> None:
     async with another(database, klines_close_grace=900) as client:
         await client.put("/api/v1/tokens/PEPE", json={})
-        async with klines(client, Chart("1s", grace_ms=900, quiet=True)) as stream:
+        async with klines(client, Chart(interval, grace_ms=900, quiet=True)) as stream:
             made = trade(1, now_ms())
             await post(client, made)
-            await closes(stream, made.time_us // 1_000_000 * 1000)
+            await closes(stream, oracle.opens(interval, made.time_us) // 1000)
             await shows(stream, made)
 
 
@@ -444,18 +445,19 @@ async def test_a_swept_tape_makes_a_fresh_snapshot(client: httpx.AsyncClient, da
         assert (await stream.next())["type"] == "revision"
 
 
-async def test_a_late_trade_reaches_a_bar_that_has_retired(timescale: Database) -> None:
+@pytest.mark.parametrize("interval", ["1s", "7s"])
+async def test_a_late_trade_reaches_a_bar_that_has_retired(timescale: Database, interval: str) -> None:
     opened = now_ms() // 1000 * 1000 - 5 * 3_600_000
     trades = [trade(n, opened + n * 1000) for n in range(4)] + [trade(n, now_ms() - 60_000 + n) for n in (4, 5)]
     connection: asyncpg.Connection[Any] = await asyncpg.connect(timescale.url)
     async with another(timescale) as client:
         await post(client, *trades)
-        async with klines(client, Chart("1s"), history=50) as before:
+        async with klines(client, Chart(interval), history=50) as before:
             cursor = before.cursor
             await retire(connection, "1 hour")
             live = "SELECT count(*) FROM klines_internal.live_klines WHERE seconds = 1"
             assert await connection.fetchval(f"{live} AND time < now() - INTERVAL '1 hour'") == 0, "it did not retire"
-            async with klines(client, Chart("1s"), history=50) as stream:
+            async with klines(client, Chart(interval), history=50) as stream:
                 assert stream.snapshot["klines"] == before.snapshot["klines"]
                 trades.append(trade(9, opened + 1_500, "3"))
                 await post(client, trades[-1])
@@ -463,7 +465,7 @@ async def test_a_late_trade_reaches_a_bar_that_has_retired(timescale: Database) 
                     message = await each.next("revision")
                     assert message["kline"]["high"] == "3"
                     await shows(each, *trades)
-        async with klines(client, Chart("1s").after(before.messages[:1]), cursor=cursor) as back:
+        async with klines(client, Chart(interval).after(before.messages[:1]), cursor=cursor) as back:
             assert back.snapshot["recovered"] is True
             await shows(back, *trades)
     await connection.close()

@@ -62,7 +62,10 @@ UNKNOWN = [
     ("/ws/transactions/NOBODY", "symbol_unknown"),
     ("/ws/klines/NOBODY/1m", "symbol_unknown"),
     ("/ws/klines/NOBODY/1m?history=5", "symbol_unknown"),
-    *[(f"/ws/klines/PEPE/{text}", "interval_unknown") for text in ("2m", "1M", "60", "1m%20", "1S")],
+    *[
+        (f"/ws/klines/PEPE/{text}", "interval_unknown")
+        for text in ("2x", "901s", "901m", "8d", "1M", "60", "1m%20", "1S")
+    ],
     *[
         (path, "route_unknown")
         for path in ("/ws", "/ws/klines", "/ws/klines/PEPE", "/ws/transactions", "/ws/trades/PEPE")

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from klines.cursor import Place, Stream
 from klines.interval import Width
-from klines.queries.klines import page
+from klines.queries.klines import origin, page
 from klines.queries.turn import NEWEST, SHOWN, statement
 from klines.queries.window import Window
 from klines.timestamp import to_datetime
@@ -89,8 +89,9 @@ async def changes(connection: AsyncConnection, wanted: Sequence[Wanted], show: S
 
     Of the latter the oldest `turn.PAGE_BARS` of each stream, and any that were touched.
     """
-    asked = statement(Width(show.stream.seconds) if show else None)
-    rows = await connection.execute(asked, _values(wanted) | _shown_values(show))
+    values = _values(wanted)
+    asked = statement(Width(show.stream.seconds) if show else None, made="made_number" in values)
+    rows = await connection.execute(asked, values | _shown_values(show))
     found = [Changes(0, 0, [], []) for _ in wanted]
     shown = ""
     for number, seconds, place, trades_, json in rows:
@@ -116,6 +117,19 @@ async def _retired(connection: AsyncConnection, stream: Stream, open_ms: int, mo
 
 def _values(wanted: Sequence[Wanted]) -> dict[str, object]:
     bars = [(number, stream, feed) for number, feed in enumerate(wanted) for stream in feed.streams if stream.seconds]
+    made = [one for one in bars if Width(one[1].seconds).parts > 1]
+    stored = [one for one in bars if Width(one[1].seconds).parts == 1] if made else bars
+    values = _feed_values(wanted) | _stream_values("streams", stored)
+    if made:
+        widths = [Width(stream.seconds) for _, stream, _ in made]
+        values |= _stream_values("made", made) | {
+            "made_source": [width.source.seconds for width in widths],
+            "made_origin": [_moment(width.origin_ms) for width in widths],
+        }
+    return values
+
+
+def _feed_values(wanted: Sequence[Wanted]) -> dict[str, object]:
     return {
         "wanted_number": list(range(len(wanted))),
         "wanted_token_id": [feed.token_id for feed in wanted],
@@ -123,18 +137,24 @@ def _values(wanted: Sequence[Wanted]) -> dict[str, object]:
         "wanted_certain": [_moment(feed.moment.certain_ms) for feed in wanted],
         "wanted_now": [_moment(feed.moment.now_ms) for feed in wanted],
         "wanted_told": [any(not stream.seconds for stream in feed.streams) for feed in wanted],
-        "streams_number": [number for number, _, _ in bars],
-        "streams_token_id": [stream.token_id for _, stream, _ in bars],
-        "streams_seconds": [stream.seconds for _, stream, _ in bars],
-        "streams_since": [_moment(feed.place.moment_ms) for _, _, feed in bars],
-        "streams_ahead": [feed.place.ahead for _, _, feed in bars],
+    }
+
+
+def _stream_values(name: str, bars: Sequence[tuple[int, Stream, Wanted]]) -> dict[str, object]:
+    return {
+        f"{name}_number": [number for number, _, _ in bars],
+        f"{name}_token_id": [stream.token_id for _, stream, _ in bars],
+        f"{name}_seconds": [stream.seconds for _, stream, _ in bars],
+        f"{name}_since": [_moment(feed.place.moment_ms) for _, _, feed in bars],
+        f"{name}_ahead": [feed.place.ahead for _, _, feed in bars],
     }
 
 
 def _shown_values(show: Shown | None) -> dict[str, object]:
     if show is None:
         return {}
-    return {"now": _moment(show.moment_ms)} | Window(show.limit).values(show.stream.token_id)
+    parameters = Window(show.limit).values(show.stream.token_id) | origin(Width(show.stream.seconds))
+    return {"now": _moment(show.moment_ms)} | parameters
 
 
 def _moment(moment_ms: int) -> datetime:

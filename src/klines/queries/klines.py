@@ -60,9 +60,12 @@ async def rows(connection: AsyncConnection, token_id: int, width: Width, window:
     return [Bar(*row) for row in await connection.execute(_rows(width, window.shape), values)]
 
 
-def latest(width: Width) -> Select[Any]:
-    """The statement behind a page of the latest bars, with parameters as `Window` names them, `now`, and `origin`'s."""
-    return _page(width, Window(1).shape)
+def latest(source: Interval, made: bool) -> Select[Any]:
+    """The statement behind a page of the latest bars, stored or made of stored ones.
+
+    Its parameters are named as in `Window`, `now`, and those of `origin`.
+    """
+    return _page_of(source, made, Window(1).shape)
 
 
 def origin(width: Width) -> dict[str, object]:
@@ -137,7 +140,7 @@ def _side(side: Any, shape: Shape, parts: Column | None) -> Select[Any]:
 def merged(part: Any) -> Select[Any]:
     """Bars made of finer ones, which are unique by their time in a token: so first and last of them are exact."""
     opened = func.date_bin(bindparam("width", type_=Span), part.c.time, bindparam("origin", type_=MOMENT), type_=MOMENT)
-    group = select(part.c.token_id, opened.label("time"), *_aggregates(part)).group_by(part.c.token_id, opened)
+    group = select(part.c.token_id, opened.label("time"), *aggregates(part)).group_by(part.c.token_id, opened)
     return whole(group.subquery("grouped"))
 
 
@@ -147,7 +150,9 @@ def whole(group: Any) -> Select[Any]:
     return select(*(group.c[name][first].label(name) if name in ENDS else group.c[name] for name in COLUMNS))
 
 
-def _aggregates(part: Any) -> list[Column]:
+def aggregates(part: Any) -> list[Column]:
+    """What a bar holds besides token and time; of `ENDS` the values in their order, for `whole`."""
+
     def ends(name: str) -> Column:
         order = part.c.time.desc() if ENDS[name] else part.c.time
         return func.array_agg(part.c[name], type_=ARRAY(part.c[name].type)).aggregate_order_by(order).label(name)

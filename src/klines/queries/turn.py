@@ -29,9 +29,9 @@ from sqlalchemy import (
     union_all,
 )
 
-from klines.interval import Width
+from klines.interval import Interval, Width
 from klines.queries.feeds import feeds, tape
-from klines.queries.klines import COLUMNS, bar_json, latest, span
+from klines.queries.klines import COLUMNS, aggregates, bar_json, latest, span, whole
 from klines.queries.trades import trade_json
 from klines.queries.window import MOMENT
 from klines.queries.wire import Column, epoch_ms, json_array
@@ -46,18 +46,31 @@ TRADE = ("trade_id", "time", "price", "amount", "side")
 NEWEST = -1
 SHOWN = -1
 
+levels = table("levels", column("seconds", Integer), column("seam", MOMENT), schema="klines_internal")
+
 live = table("live_klines", column("seconds", Integer), *(column(name) for name in COLUMNS), schema="klines_internal")
 
 
+def statement(shown: Width | None, made: bool) -> Select[Any]:
+    """Its parameters are arrays side by side, named `wanted_…` per feed and `streams_…` per stream of stored bars.
+
+    With `made` also `made_…` per stream of bars that are made of stored ones.
+    """
+    return _statement(shown and shown.source, shown is not None and shown.parts > 1, made)
+
+
 @cache
-def statement(shown: Width | None) -> Select[Any]:
-    """Its parameters are arrays side by side, named `wanted_…` per feed and `streams_…` per stream of bars."""
+def _statement(shown: Interval | None, shown_made: bool, made: bool) -> Select[Any]:
     feed = _feed()
     read = _read(feed)
     newest = _row(feed.c.number, _number(NEWEST), feed.c.newest, json=epoch_ms(feed.c.moment))
     parts = [_told(read), _bars(feed, read), newest]
+    if made:
+        parts.append(_made(feed, read))
     if shown:
-        parts.append(_row(_number(SHOWN), _number(0), _number(0), json=latest(shown).subquery("shown").c[0]))
+        parts.append(
+            _row(_number(SHOWN), _number(0), _number(0), json=latest(shown, shown_made).subquery("shown").c[0])
+        )
     rows = union_all(*parts).subquery("changes")
     return select(rows).order_by(rows.c.number, rows.c.seconds, rows.c.place)
 
@@ -121,6 +134,73 @@ def _bars(feed: Any, read: Any) -> Any:
     text = case((live.c.token_id.is_not(None), bar_json(live, bars.c.seconds, feed.c.moment)))
     row = _row(bars.c.number, bars.c.seconds, epoch_ms(bars.c.time), json=text)
     return row.join_from(bars, feed, feed.c.number == bars.c.number).join(live, key, isouter=True)
+
+
+def _made(feed: Any, read: Any) -> Any:
+    """As `_bars`, for bars made of the stored ones of `source` seconds; no text where some of those have retired."""
+    made = _rows(
+        "made",
+        number=Integer,
+        token_id=Integer,
+        seconds=Integer,
+        source=Integer,
+        origin=MOMENT,
+        since=MOMENT,
+        ahead=BigInteger,
+    )
+
+    def opened(time: Column) -> Column:
+        return func.date_bin(span(made.c.seconds), time, made.c.origin, type_=MOMENT)
+
+    at = func.unnest(read.c.times).table_valued(column("time", MOMENT)).render_derived("at")
+    known = (opened(at.c.time) + span(made.c.seconds) <= made.c.since) & (read.c.sequence <= made.c.ahead)
+    stream = (made.c.number, made.c.token_id, made.c.seconds, made.c.source)
+    touched = (
+        select(*stream, opened(at.c.time).label("time"))
+        .join_from(read, made, made.c.number == read.c.number)
+        .join(at, true())
+        .where(~known)
+    )
+    over = (
+        select(opened(live.c.time).label("time"))
+        .where(
+            live.c.token_id == made.c.token_id,
+            live.c.seconds == made.c.source,
+            # Nothing, while both lie in one bucket.
+            live.c.time >= opened(made.c.since),
+            live.c.time < opened(feed.c.moment),
+        )
+        .group_by(opened(live.c.time))
+        .order_by(opened(live.c.time))
+        .limit(literal_column(str(PAGE_BARS)))
+        .lateral("over")
+    )
+    ended = select(*stream, over.c.time).join_from(made, feed, feed.c.number == made.c.number).join(over, true())
+    bars = touched.union(ended).subquery("made_bars")
+    merged = _merged(bars)
+    row = _row(bars.c.number, bars.c.seconds, epoch_ms(bars.c.time), json=_text(bars, merged, feed))
+    return row.join_from(bars, feed, feed.c.number == bars.c.number).join(merged, true())
+
+
+def _merged(bars: Any) -> Any:
+    grouped = (
+        select(bars.c.token_id, bars.c.time, *aggregates(live))
+        .where(
+            live.c.token_id == bars.c.token_id,
+            live.c.seconds == bars.c.source,
+            live.c.time >= bars.c.time,
+            live.c.time < bars.c.time + span(bars.c.seconds),
+        )
+        .correlate(bars)
+        .subquery("grouped")
+    )
+    return whole(grouped).lateral("merged")
+
+
+def _text(bars: Any, merged: Any, feed: Any) -> Column:
+    seam = select(levels.c.seam).where(levels.c.seconds == bars.c.source).scalar_subquery()
+    complete = merged.c.trades.is_not(None) & (bars.c.time >= seam)
+    return case((complete, bar_json(merged, bars.c.seconds, feed.c.moment)))
 
 
 def _read(feed: Any) -> Any:

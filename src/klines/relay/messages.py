@@ -12,11 +12,9 @@ import msgspec
 from websockets.frames import Frame, Opcode
 
 from klines.cursor import Cursor, Stream
-from klines.interval import Interval
+from klines.interval import Width
 
 State = Literal["live", "stale"]
-
-_NAMES = {interval.seconds: interval.value for interval in Interval}
 
 
 def now_ms() -> int:
@@ -35,7 +33,7 @@ class Address:
     def __init__(self, stream: Stream, symbol: str) -> None:
         told = f'"symbol":{msgspec.json.encode(symbol).decode()},'
         if stream.seconds:
-            told += f'"interval":"{_NAMES[stream.seconds]}",'
+            told += f'"interval":"{Width(stream.seconds).name}",'
         self._told = told
         self._rows = "klines" if stream.seconds else "trades"
 

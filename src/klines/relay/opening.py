@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from klines.cursor import Cursor, Place, Stream
 from klines.hub import Subscriber
+from klines.interval import Width
 from klines.queries import trades
 from klines.queries.changes import Answer, Changes, Moment, Shown, Wanted, changes
 from klines.queries.window import Window
@@ -82,12 +83,12 @@ async def read_for(connection: AsyncConnection, feed: Feed, ask: Ask, moment: Mo
 def _within_reach(feed: Feed, cursor: Cursor, moment: Moment) -> bool:
     if cursor.epoch != feed.epoch:
         return False
-    width_ms = cursor.stream.seconds * 1000
-    if not width_ms:
+    if not cursor.stream.seconds:
         return True
     if not moment.now_ms - MAX_AWAY_MS <= cursor.place.moment_ms <= moment.now_ms + MAX_SKEW_MS:
         return False
-    if cursor.place.moment_ms // width_ms > moment.now_ms // width_ms:
+    width = Width(cursor.stream.seconds)
+    if width.floor(cursor.place.moment_ms) > width.floor(moment.now_ms):
         raise Behind
     return True
 

@@ -63,10 +63,16 @@ class Relay:
         self._schedule = Schedule(pace.push_seconds)
         self._asks = Asks()
         self.pulse = Pulse(hub, self._schedule, self._asks)
+        self.rang: Callable[[Collection[int] | None], None] = lambda _: None  # who else hears doorbells
         self._stir = asyncio.Event()
         self._tidied_at = 0.0
         self._moment_ms = 0
         self._epoch = ""
+
+    def told_ms(self, token_id: int) -> int | None:
+        """The moment up to which the bars of a watched token that ended were told, in epoch milliseconds."""
+        feed = self._schedule.feeds.get(token_id)
+        return feed.place.moment_ms if feed and feed.streams else None
 
     async def open(self, ask: Ask) -> Opening:
         """Begin a stream; raises `Unavailable` while the database is away.
@@ -83,8 +89,10 @@ class Relay:
             async for event in events:
                 if isinstance(event, Doorbell):
                     self._schedule.ring(event.tokens, asyncio.get_running_loop().time())
+                    self.rang(event.tokens)
                 elif isinstance(event, Resumed):
                     self._schedule.ring(None, asyncio.get_running_loop().time())
+                    self.rang(None)
                 self._stir.set()
 
     async def read(self) -> None:

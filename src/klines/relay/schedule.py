@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from math import ceil
 
 from klines.cursor import Stream
+from klines.interval import Width
 from klines.relay.feed import Feed
 
 POLL_SECONDS = 1.0
@@ -42,6 +43,7 @@ class Schedule:
             if not feed.streams and not feed.held:
                 self.drop(feed)
         self._widths = {stream.seconds for stream in watched}
+        self._ended = {seconds: opened for seconds, opened in self._ended.items() if seconds in self._widths}
 
     def drop(self, feed: Feed) -> None:
         """Nobody watches this feed."""
@@ -85,9 +87,9 @@ class Schedule:
     def _where_bars_ended(self, moment_ms: int) -> set[int]:
         crossed = set()
         for seconds in self._widths - {0}:
-            number = moment_ms // (seconds * 1000)
-            if self._ended.get(seconds) != number:
-                self._ended[seconds] = number
+            opened = Width(seconds).floor(moment_ms)
+            if self._ended.get(seconds) != opened:
+                self._ended[seconds] = opened
                 crossed.add(seconds)
         if not crossed:
             return set()
@@ -95,5 +97,5 @@ class Schedule:
 
     def next_at(self, now: float, moment_ms: int) -> float:
         """When something is due next, if nothing rings before."""
-        ends = [(seconds * 1000 - moment_ms % (seconds * 1000)) / 1000 for seconds in self._widths - {0}]
+        ends = [(Width(seconds).ceil(moment_ms + 1) - moment_ms) / 1000 for seconds in self._widths - {0}]
         return min([self._poll_at, *self._due.values(), *(now + left for left in ends)])

@@ -19,9 +19,10 @@ from uvicorn.protocols.utils import ClientDisconnected
 from klines.cursor import Stream, parse_cursor
 from klines.errors import BadRequest, KlinesError, NotFound, Unavailable, UpgradeRequired, echo
 from klines.hub import TOO_SLOW, Subscriber
-from klines.interval import parse_interval
+from klines.interval import parse_live_interval
 from klines.relay.opening import Ask, Opening
 from klines.web.connection import EXTENSION, Connection
+from klines.web.klines import refuse_costly
 from klines.web.parameters import integer, read, words
 from klines.web.problem import refuse, told
 from klines.web.services import Services
@@ -130,14 +131,16 @@ def _route(scope: Any) -> list[str]:
 async def _asked(kind: str, rest: list[str], query: bytes, services: Services) -> Ask:
     """What an address and its query ask for; raises what stands against it."""
     history, cursor = read(query, RULES[kind]).values()
-    seconds = _seconds(rest[1]) if kind == "klines" else 0
+    seconds = _seconds(rest[1], history) if kind == "klines" else 0
     symbol, token_id = await services.find(rest[0])
     stream = Stream(token_id, seconds)
     return Ask(stream, symbol, history, parse_cursor(cursor, stream) if cursor else None)
 
 
-def _seconds(interval: str) -> int:
+def _seconds(interval: str, history: int) -> int:
     try:
-        return parse_interval(interval).seconds
+        width = parse_live_interval(interval)
     except BadRequest as error:
         raise NotFound(error.detail, code="interval_unknown") from None
+    refuse_costly(history, width, "history")
+    return width.seconds
