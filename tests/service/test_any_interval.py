@@ -53,7 +53,8 @@ async def told(client: httpx.AsyncClient, symbol: str, **query: Any) -> dict[int
 
 
 def _bar(row: dict[str, Any]) -> oracle.Bar:
-    return oracle.Bar(*(Decimal(row[name]) if isinstance(row[name], str) else row[name] for name in oracle.Bar._fields))
+    values: Any = {name: Decimal(row[name]) if isinstance(row[name], str) else row[name] for name in oracle.Bar._fields}
+    return oracle.Bar(**values)
 
 
 def tape(symbol: str, gaps: list[int]) -> list[Trade]:

@@ -1,4 +1,4 @@
-"""`klines db`: the schema, the address, and a shell on the database."""
+"""`klines db`: the schema, the addresses, and a shell on the database."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ from urllib.parse import unquote, urlsplit
 import click
 
 from klines import migrations
+from klines.cli.analyst import analyst_command
 from klines.cli.target import explained, running_database, target_database
+from klines.database import open_engine, reading
 from klines.embedded import EmbeddedServer, running_url, tcp_url, wheel_binary
 from klines.errors import CannotStart
+from klines.queries import analyst
 from klines.settings import read_settings
 
 
 @click.group("db")
 def db_group() -> None:
-    """The database: upgrade, status, url, psql."""
+    """The database: upgrade, status, url, analyst, psql."""
+
+
+db_group.add_command(analyst_command)
 
 
 @db_group.command("upgrade")
@@ -30,19 +36,18 @@ def upgrade_command() -> None:
     url = settings.database_url or running_url(settings.data_dir)
     if url:
         with explained():
-            found = asyncio.run(migrations.upgrade(url, settings.klines_storage_profile))
-        _tell(found)
+            _tell(*asyncio.run(_upgrade(url, settings.klines_storage_profile)))
         return
     with EmbeddedServer(settings.data_dir, settings.klines_postgres_port) as server:
-        _tell(asyncio.run(migrations.upgrade(server.url, settings.klines_storage_profile)))
+        _tell(*asyncio.run(_upgrade(server.url, settings.klines_storage_profile)))
 
 
 @db_group.command("status")
 def status_command() -> None:
     """Say which revision and which storage profile the database has; exit 1 when it is not the newest."""
     with explained():
-        found = asyncio.run(migrations.status(running_database(read_settings(os.environ))))
-    _tell(found)
+        found, analysts = asyncio.run(_status(running_database(read_settings(os.environ))))
+    _tell(found, analysts)
     if found.current != found.newest:
         raise SystemExit(1)
 
@@ -80,7 +85,35 @@ def _psql() -> str:
     return str(binary)
 
 
-def _tell(found: migrations.Status) -> None:
+async def _upgrade(url: str, wanted_profile: str) -> tuple[migrations.Status, analyst.Standing]:
+    found = await migrations.upgrade(url, wanted_profile)
+    async with open_engine(url) as engine, reading(engine) as connection:
+        analysts = await analyst.standing(connection)
+        if analysts.missing:
+            # Not only in its migration: roles come and go without the database.
+            await analyst.grant(connection)
+            await connection.commit()
+            analysts = await analyst.standing(connection)
+        return found, analysts
+
+
+async def _status(url: str) -> tuple[migrations.Status, analyst.Standing]:
+    found = await migrations.status(url)
+    async with open_engine(url) as engine, reading(engine) as connection:
+        return found, await analyst.standing(connection)
+
+
+def _tell(found: migrations.Status, analysts: analyst.Standing) -> None:
     click.echo(f"revision {found.current or 'none'} of {found.newest}")
     if found.profile:
         click.echo(f"storage profile {found.profile.profile}: {found.profile.reason}")
+    click.echo(f"analysts: {_words(analysts)}")
+
+
+def _words(analysts: analyst.Standing) -> str:
+    if analysts.missing:
+        return f"no: {analysts.missing}"
+    if analysts.excess:
+        return f"{analyst.ROLE} {' and '.join(analysts.excess)}, which is more than reading"
+    login = "reads and may log in" if analysts.may_log_in else "reads; `klines db analyst` lets it log in"
+    return f"{analyst.ROLE} {login}"
