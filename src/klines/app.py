@@ -28,7 +28,9 @@ from klines.relay.relay import Pace, Relay
 from klines.retention import keep_days, sweep_tape
 from klines.settings import Settings, read_settings
 from klines.sole import Sole, kept_running
-from klines.web import health, klines, problem, socket, tokens, trades
+from klines.web import binance, health, klines, page, problem, socket, tokens, trades, udf
+from klines.web.binance.streams.market import open_market
+from klines.web.binance.streams.tickers import Tickers
 from klines.web.gate import gate
 from klines.web.services import Services
 from klines.writer import TradeWriter
@@ -53,6 +55,9 @@ def create_app(settings: Settings) -> ASGIApp:
             health.get_live,
             health.get_ready,
             socket.sockets,
+            *binance.ROUTES,
+            *udf.ROUTES,
+            *page.ROUTES,
         ],
         lifespan=[lambda app: _lifespan(app, settings)],
         dependencies={"services": Provide(_services, sync_to_thread=False)},
@@ -103,7 +108,10 @@ async def _lifespan(app: Litestar, settings: Settings) -> AsyncIterator[None]:
             writer.forget_tokens()
 
         hub, relay = await stack.enter_async_context(_live(settings, engine, forget))
-        app.state.services = Services(engine, writer, settings, schema, token_ids, relay, hub)
+        services = app.state.services = Services(engine, writer, settings, schema, token_ids, relay, hub)
+        app.state.binance_streams = await stack.enter_async_context(
+            open_market(relay, hub, Tickers(engine), services.find)
+        )
         app.state.places = socket.Places(settings.max_connections)
         if schema.profile:
             logger.info("storage profile %s: %s", *schema.profile)

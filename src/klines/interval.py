@@ -21,6 +21,19 @@ MAX_PARTS = 300_000
 # The same for one bar of a stream, which is made anew at every push.
 MAX_LIVE_PARTS = 900
 
+# What exchanges and charts offer; of all others a token has only so many streams at once.
+CUSTOMARY = frozenset(
+    number * UNITS[unit]
+    for unit, numbers in {
+        "s": (1, 5, 10, 15, 30),
+        "m": (1, 3, 5, 10, 15, 30, 45, 90),
+        "h": (1, 2, 3, 4, 6, 8, 12),
+        "d": (1, 2, 3),
+        "w": (1,),
+    }.items()
+    for number in numbers
+)
+
 _NAME = re.compile(r"([1-9][0-9]{0,5})([smhdw])", re.ASCII)
 
 

@@ -12,13 +12,19 @@ import asyncpg
 import click
 import httpx
 import pytest
+from litestar import Router
 
 from klines.__main__ import commands
 from klines.hub import Hub
+from klines.queries.tickers import MAX_TOKENS
 from klines.retention import TAPE_SECONDS
 from klines.server import MAX_MESSAGE
 from klines.settings import variables
 from klines.tables import metadata
+from klines.web import binance, udf
+from klines.web.binance.streams.address import BURST, MESSAGES_PER_SECOND
+from klines.web.binance.streams.names import KLINE, OF_DAYS, OF_TRADES
+from klines.web.binance.streams.session import MAX_STREAMS
 from klines.web.socket import RULES
 from tests.servers import Database
 
@@ -61,7 +67,20 @@ def test_every_relation_and_column() -> None:
 async def test_every_route(plain_client: httpx.AsyncClient) -> None:
     document = (await plain_client.get("/schema")).json()
     served = {f"{method.upper()} {path}" for path, item in document["paths"].items() for method in item}
-    assert set(re.findall(r"^\| `((?:GET|POST|PUT) \S+)` \|", README, re.M)) == served
+    native = README.partition("## REST")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `((?:GET|POST|PUT) \S+)` \|", native, re.M)) == served
+
+
+def test_every_route_and_stream_of_the_dialects() -> None:
+    routers = [one for one in (*binance.ROUTES, *udf.ROUTES) if isinstance(one, Router)]
+    served = {f"GET {route.path}" for router in routers for route in router.routes}
+    assert set(re.findall(r"`(GET /(?:api/v3|udf)/\S+)`", README)) == served
+    kinds = {KLINE, *OF_TRADES, *OF_DAYS}
+    assert set(re.findall(r"`<symbol>@([A-Za-z]+)", README)) == kinds
+    assert set(re.findall(r"`!(\w+)@arr`", README)) == OF_DAYS
+    assert f"at most {MAX_STREAMS} on a connection" in README
+    assert f"more than {MESSAGES_PER_SECOND} messages a second, after a burst of {BURST}" in README
+    assert f"the {MAX_TOKENS:,} tokens traded last" in README
 
 
 def test_make_targets_exist() -> None:

@@ -13,6 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from klines.models import Trade
+from klines.relay.schedule import MAX_ODD
 from tests.application import serving, settings_for
 from tests.live.streams import DEADLINE, Chart, Tape, address_of, klines, listening, post, transactions
 from tests.servers import Database, Server
@@ -68,7 +69,7 @@ UNKNOWN = [
     ],
     *[
         (path, "route_unknown")
-        for path in ("/ws", "/ws/klines", "/ws/klines/PEPE", "/ws/transactions", "/ws/trades/PEPE")
+        for path in ("/ws/klines", "/ws/klines/PEPE", "/ws/transactions", "/ws/trades/PEPE", "/stream/PEPE")
     ],
     *[
         (path, "route_unknown")
@@ -146,7 +147,7 @@ async def test_a_request_without_upgrade_is_told_to_upgrade(ready: httpx.AsyncCl
 
 
 async def test_a_request_without_upgrade_for_no_route_is_unknown(ready: httpx.AsyncClient) -> None:
-    for path in ("/ws", "/ws/nothing", "/ws/klines/PEPE"):
+    for path in ("/ws/klines", "/ws/nothing/more", "/ws/klines/PEPE", "/stream/nothing"):
         answer = await ready.get(path)
         problem = problem_of(answer.status_code, dict(answer.headers), answer.content)
         assert (problem["status"], problem["code"]) == (404, "route_unknown")
@@ -287,3 +288,13 @@ async def test_while_the_database_is_away_a_socket_is_refused_with_503(
     assert int(problem["headers"]["retry-after"]) > 0
     await asyncio.to_thread(server.execute, f"{allow} true")
     await admitted(ready, "/ws/transactions/PEPE")
+
+
+async def test_odd_intervals_of_a_token_are_refused_beyond_a_bound(ready: httpx.AsyncClient) -> None:
+    async with AsyncExitStack() as stack:
+        for seconds in range(91, 91 + MAX_ODD):
+            await stack.enter_async_context(open_socket(ready, f"/ws/klines/PEPE/{seconds}s"))
+        problem = await refusal(ready, "/ws/klines/PEPE/200s")
+        assert (problem["status"], problem["code"]) == (503, "intervals_exhausted")
+        for interval in ("91s", "45m", "1w"):
+            await stack.enter_async_context(open_socket(ready, f"/ws/klines/PEPE/{interval}"))

@@ -7,6 +7,7 @@ against the first price of the window; a token without trades in it has change 0
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from sqlalchemy import (
     Numeric,
     Select,
     Subquery,
+    Text,
     bindparam,
     cast,
     func,
@@ -46,19 +48,26 @@ async def token_id(connection: AsyncConnection, symbol: str) -> int | None:
 
 async def one(connection: AsyncConnection, symbol: str, now: datetime) -> Token | None:
     """The token with a canonical symbol."""
-    found = (await connection.execute(_one(), {"symbol": symbol} | _window(now))).first()
+    found = (await connection.execute(_one(), {"symbol": symbol} | day_window(now))).first()
     return Token(*found) if found else None
+
+
+async def named(connection: AsyncConnection, symbols: Collection[str], now: datetime) -> list[Token]:
+    """Those of the canonical symbols that are tokens, in any order."""
+    values = {"symbols": list(symbols)} | day_window(now)
+    return [Token(*row) for row in await connection.execute(_named(), values)]
 
 
 async def listing(
     connection: AsyncConnection, now: datetime, *, search: str, sort: Sort, limit: int, offset: int
 ) -> list[Token]:
     """Tokens whose symbol or name contains `search` (case-insensitively), best first by `sort`."""
-    values = {"search": search, "limit": limit, "offset": offset} | _window(now)
+    values = {"search": search, "limit": limit, "offset": offset} | day_window(now)
     return [Token(*row) for row in await connection.execute(_listing(sort), values)]
 
 
-def _window(now: datetime) -> dict[str, object]:
+def day_window(now: datetime) -> dict[str, datetime]:
+    """The parameters of `day`: where its 24 hours begin, and the first whole hour in them."""
     start = now.replace(second=0, microsecond=0) - timedelta(days=1)
     hour = start.replace(minute=0)
     return {"start": start, "hour": hour if hour == start else hour + timedelta(hours=1)}
@@ -67,6 +76,12 @@ def _window(now: datetime) -> dict[str, object]:
 @cache
 def _one() -> Select[Any]:
     return _select(select(tokens).where(tokens.c.symbol == bindparam("symbol")).subquery("token"))
+
+
+@cache
+def _named() -> Select[Any]:
+    wanted = func.any(bindparam("symbols", type_=ARRAY(Text)))
+    return _select(select(tokens).where(tokens.c.symbol == wanted).subquery("token"))
 
 
 @cache
@@ -94,9 +109,9 @@ def _paged(statement: Select[Any]) -> Select[Any]:
 
 
 def _select(token: Subquery) -> Select[Any]:
-    day = _day(token)
+    recent = day(token)
     last = feeds.c.last_price
-    first: Column = func.coalesce(day.c.opens[1], last)
+    first: Column = func.coalesce(recent.c.opens[1], last)
     change: Column = last - first
     percent: Column = func.round(change * 100 / first, 4)
     zero = literal("0")
@@ -110,23 +125,23 @@ def _select(token: Subquery) -> Select[Any]:
             epoch_ms(feeds.c.last_time),
             decimal_text(change),
             decimal_text(percent).label("price_change_percent_24h"),
-            decimal_text(day.c.high),
-            decimal_text(day.c.low),
-            func.coalesce(decimal_text(day.c.volume), zero),
-            func.coalesce(decimal_text(day.c.quote_volume), zero).label("quote_volume_24h"),
-            cast(func.coalesce(day.c.trades, 0), BigInteger).label("trades_24h"),
+            decimal_text(recent.c.high),
+            decimal_text(recent.c.low),
+            func.coalesce(decimal_text(recent.c.volume), zero),
+            func.coalesce(decimal_text(recent.c.quote_volume), zero).label("quote_volume_24h"),
+            cast(func.coalesce(recent.c.trades, 0), BigInteger).label("trades_24h"),
         )
         .select_from(token)
         .outerjoin(feeds, feeds.c.token_id == token.c.token_id)
-        .outerjoin(day, true())
+        .outerjoin(recent, true())
     )
 
 
-def _day(token: Subquery) -> Any:
-    # Per token, by index: at most 84 bars each.
+def day(token: Subquery) -> Any:
+    """The last 24 hours of each `token`, laterally: by index, at most 84 bars each."""
     minutes, hours = klines[Interval.M1], klines[Interval.H1]
     start, hour = bindparam("start", type_=MOMENT), bindparam("hour", type_=MOMENT)
-    names = ("time", "open", "high", "low", "volume", "quote_volume", "trades")
+    names = ("time", "open", "high", "low", "volume", "quote_volume", "trades", "first_trade_id")
     bars = (
         select(*(minutes.c[name] for name in names))
         .where(minutes.c.token_id == token.c.token_id, minutes.c.time >= start, minutes.c.time < hour)
@@ -140,6 +155,9 @@ def _day(token: Subquery) -> Any:
     )
     return select(
         func.array_agg(bars.c.open, type_=ARRAY(Numeric)).aggregate_order_by(bars.c.time).label("opens"),
+        func.array_agg(bars.c.first_trade_id, type_=ARRAY(BigInteger))
+        .aggregate_order_by(bars.c.time)
+        .label("first_trade_ids"),
         func.max(bars.c.high).label("high"),
         func.min(bars.c.low).label("low"),
         func.sum(bars.c.volume).label("volume"),

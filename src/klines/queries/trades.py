@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Integer, Select, Text, bindparam, cast, func, select, tuple_
+from sqlalchemy import BigInteger, Integer, Select, Text, and_, bindparam, cast, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from klines.queries.feeds import extent, tape
@@ -35,6 +35,37 @@ async def page(connection: AsyncConnection, token_id: int, window: Window, until
                 return text or ""
     text, _ = (await connection.execute(_page(window.shape, until is not None), window.values(token_id) | values)).one()
     return text or ""
+
+
+async def from_id(connection: AsyncConnection, token_id: int, first: int, limit: int) -> str:
+    """The trades whose id is `first` or greater, ascending by (trade_id, time), as the inside of a JSON array.
+
+    Ids need not ascend with time, and no index knows them: this reads the keys of all the token's trades.
+    """
+    values = {"token": token_id, "first": first, "page": limit}
+    return (await connection.execute(_from_id(), values)).scalar() or ""
+
+
+@cache
+def _from_id() -> Select[Any]:
+    # The keys alone come out of the primary key's index; only those of the page are looked up.
+    keys = (
+        select(trades.c.trade_id, trades.c.time)
+        .where(
+            trades.c.token_id == bindparam("token", type_=Integer),
+            trades.c.trade_id >= bindparam("first", type_=BigInteger),
+        )
+        .order_by(trades.c.trade_id, trades.c.time)
+        .limit(bindparam("page", type_=Integer))
+        .subquery("keys")
+    )
+    same = and_(
+        trades.c.token_id == bindparam("token", type_=Integer),
+        trades.c.trade_id == keys.c.trade_id,
+        trades.c.time == keys.c.time,
+    )
+    rows = select(trades).join_from(keys, trades, same).subquery("rows")
+    return select(json_array(trade_json(rows), rows.c.trade_id, rows.c.time))
 
 
 @cache

@@ -28,7 +28,7 @@ from klines.relay.feed import Feed, Hole, place_after, told
 from klines.relay.messages import framed, now_ms
 from klines.relay.opening import Ask, Behind, Opening, Read, opened, read_for
 from klines.relay.pulse import Pulse
-from klines.relay.schedule import HELD_SECONDS, Schedule
+from klines.relay.schedule import HELD_SECONDS, Crowded, Schedule, refuse_odd
 
 READ_SECONDS = 3.0
 OPEN_SECONDS = 4.0
@@ -203,6 +203,8 @@ class Relay:
             except Behind:
                 self._asks.postpone(ask)
                 await asyncio.sleep(HELD_SECONDS)
+            except Crowded as crowded:
+                self._asks.refuse(crowded, ask)
             except (Unavailable, TimeoutError):
                 self._asks.refuse(Unavailable("the stream cannot be opened now", code="database_busy"), ask)
             except BaseException:
@@ -211,6 +213,7 @@ class Relay:
 
     async def _open(self, connection: AsyncConnection, ask: Ask) -> None:
         feed = self._schedule.feeds.get(ask.stream.token_id) or Feed.new(ask.stream, ask.symbol, self._epoch)
+        refuse_odd(ask.stream, cast("Collection[Stream]", self._hub.topics()))
         if feed.held or feed.owed:
             raise Behind
         feed.held = True

@@ -10,11 +10,28 @@ from collections.abc import Iterable
 from math import ceil
 
 from klines.cursor import Stream
-from klines.interval import Width
+from klines.errors import Unavailable
+from klines.interval import CUSTOMARY, Width
 from klines.relay.feed import Feed
 
 POLL_SECONDS = 1.0
 HELD_SECONDS = 0.005
+# Widths of a token besides the customary ones: each is made anew at every push.
+MAX_ODD = 32
+
+
+class Crowded(Unavailable):
+    """A token's streams are of too many different widths already."""
+
+
+def refuse_odd(stream: Stream, watched: Iterable[Stream]) -> None:
+    """Raise `Crowded` if one more odd width is too many beside the streams that are watched."""
+    if stream.seconds in {0, *CUSTOMARY}:
+        return
+    same = {one.seconds for one in watched if one.token_id == stream.token_id}
+    if len(same - {0, *CUSTOMARY, stream.seconds}) >= MAX_ODD:
+        detail = f"{MAX_ODD} intervals of this token besides the customary ones are watched already"
+        raise Crowded(detail, code="intervals_exhausted")
 
 
 class Schedule:

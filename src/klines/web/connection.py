@@ -8,7 +8,8 @@ What this adds to uvicorn's protocol, of which the server makes one object per u
   by `abort`, `LINGER` seconds later.
 - Who does not read is not read either, so that pongs do not pile up; after the end only the close reply is looked for.
 - These sockets are one-way. The first frame of a message closes: text 4400, binary 1003, more than `ws_max_size` bytes
-  1009, bad UTF-8 1007. The application receives a connect and disconnects, nothing else.
+  1009, bad UTF-8 1007. The application receives a connect and disconnects, nothing else. Unless it `hears`: then whole
+  text messages reach it by the ordinary ASGI event, and no more is read while one waits for it.
 - A refusal of the server itself, before the upgrade, has a problem as its body.
 - An idle connection costs little; the request's header fields are dropped from the scope once it is accepted.
 """
@@ -25,10 +26,9 @@ from typing import Any, ClassVar, Protocol, cast
 from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import Frame, Opcode
-from websockets.protocol import State
 
-from klines.web.handshake import QUIET, Handshake
+from klines.web.handshake import QUIET
+from klines.web.inward import Inbox, Inward
 
 EXTENSION = "klines.connection"
 NO_LINGER = struct.pack("ii", 1, 0)
@@ -43,19 +43,6 @@ class Feeder(Protocol):
 
     def pause(self) -> None: ...
     def resume(self) -> None: ...
-
-
-class OneWay(Handshake):
-    """The protocol of a stream: the first frame of a message begins the end, after which only a close is heard."""
-
-    def recv_frame(self, frame: Frame) -> None:
-        """Take a whole frame; the `UnicodeDecodeError` of a text is 1007 to the parser, which calls this."""
-        if self.state is State.OPEN and frame.opcode in {Opcode.TEXT, Opcode.BINARY}:
-            if frame.opcode is Opcode.TEXT and frame.fin:
-                str(frame.data, "utf-8")
-            self.send_close(4400 if frame.opcode is Opcode.TEXT else 1003, "this stream takes no messages")
-        elif self.state is State.OPEN or frame.opcode is Opcode.CLOSE:
-            super().recv_frame(frame)
 
 
 class Connection(WebSocketsSansIOProtocol):
@@ -74,9 +61,13 @@ class Connection(WebSocketsSansIOProtocol):
         super().__init__(config, **of_server)
         self.feeder: Feeder | None = None
         self.logger = cast(Any, QUIET)
-        self.queue = cast("asyncio.Queue[Any]", _Inbox())
-        self.conn = OneWay(max_size=config.ws_max_size, logger=QUIET)
+        self.queue = cast("asyncio.Queue[Any]", Inbox())
+        self.conn = Inward(max_size=config.ws_max_size, logger=QUIET)
         self._late, self._left = 0, 0.0
+
+    def hears(self) -> None:
+        """Let the peer speak; to be called before the upgrade is accepted."""
+        cast(Inward, self.conn).hear()
 
     def write(self, frame: bytes) -> None:
         """Send a whole, encoded, unmasked WebSocket frame; dropped before the upgrade and once the end has begun."""
@@ -124,7 +115,8 @@ class Connection(WebSocketsSansIOProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._left = float("inf")
-        self.transport.resume_reading()
+        if not self.read_paused:
+            self.transport.resume_reading()
         if self.feeder is not None:
             self.feeder.resume()
 
@@ -182,6 +174,13 @@ class Connection(WebSocketsSansIOProtocol):
             self._refuse(500, OUR_FAULT)
         self.close(code, reason)
 
+    async def receive(self) -> Any:
+        """The next event for the application; once it has taken all, the peer is read again."""
+        event = await self.queue.get()
+        if self.read_paused and self.queue.empty():
+            self._read_on()
+        return event
+
     async def send(self, message: Any) -> None:
         """An event of the application; raises `OSError` once the connection has ended, whoever ended it."""
         await self.writable.wait()
@@ -208,8 +207,15 @@ class Connection(WebSocketsSansIOProtocol):
         self._end(1006, "")
         self.transport.close()
 
+    def _read_on(self) -> None:
+        self.read_paused = False
+        if self.writable.is_set():
+            self.transport.resume_reading()
+
     def _end(self, code: int, reason: str) -> None:
         self.stop_keepalive()
+        if self.read_paused:
+            self._read_on()
         self.close_sent = self.disconnected = True
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
@@ -226,24 +232,3 @@ class Connection(WebSocketsSansIOProtocol):
         # In uvicorn's own place for such a timer: the peer's close reply and the loss of the connection cancel it.
         if self.close_timer is None and self in self.connections:
             self.close_timer = self.loop.call_later(self.LINGER, self._abort)
-
-
-class _Inbox:
-    """An asyncio.Queue for one receiver; the real one's three deques take 2.5 KiB of every connection."""
-
-    __slots__ = ("_arrived", "_events")
-
-    def __init__(self) -> None:
-        self._events: list[dict[str, object]] = []
-        self._arrived: asyncio.Future[None] | None = None
-
-    def put_nowait(self, event: dict[str, object]) -> None:
-        self._events.append(event)
-        if self._arrived is not None and not self._arrived.done():
-            self._arrived.set_result(None)
-
-    async def get(self) -> dict[str, object]:
-        while not self._events:
-            self._arrived = asyncio.get_running_loop().create_future()
-            await self._arrived
-        return self._events.pop(0)

@@ -10,7 +10,8 @@ from litestar.types import ASGIApp, Receive, Send
 
 from klines.web.problem import Problem, refuse
 
-SOCKETS = "/ws/"
+SOCKETS = frozenset({"ws", "stream"})
+"""The first segments of addresses that take upgrades."""
 MAX_TARGET = 8 * 1024
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
@@ -43,8 +44,8 @@ def _problem_of(scope: Any) -> Problem | None:
 
 def _upgrade_problem(scope: Any) -> Problem | None:
     problem = _target_problem(scope) or _headers_problem(scope["headers"])
-    if problem is None and not scope["path"].startswith(SOCKETS):
-        return _problem(404, "Not found", f"sockets are at {SOCKETS}…", "route_unknown")
+    if problem is None and scope["path"].split("/")[1] not in SOCKETS:
+        return _problem(404, "Not found", "sockets are at /ws/… and /stream", "route_unknown")
     return problem
 
 

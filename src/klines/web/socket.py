@@ -1,4 +1,4 @@
-"""`/ws/klines/{token_symbol}/{interval}` and `/ws/transactions/{token_symbol}`: live streams.
+"""`/ws/klines/{token_symbol}/{interval}` and `/ws/transactions/{token_symbol}`: live streams; the rest is Binance's.
 
 A stream begins before the upgrade, so that whatever stands against it is an HTTP answer with a problem as its body.
 After the upgrade the hub writes to the connection; this only waits for its end.
@@ -7,8 +7,9 @@ After the upgrade the hub writes to the connection; this only waits for its end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -21,6 +22,7 @@ from klines.errors import BadRequest, KlinesError, NotFound, Unavailable, Upgrad
 from klines.hub import TOO_SLOW, Subscriber
 from klines.interval import parse_live_interval
 from klines.relay.opening import Ask, Opening
+from klines.web.binance.streams import address as streams
 from klines.web.connection import EXTENSION, Connection
 from klines.web.klines import refuse_costly
 from klines.web.parameters import integer, read, words
@@ -31,7 +33,10 @@ MAX_HISTORY = 1000
 MAX_CURSOR = 128
 CATCH_UP_SECONDS = 10.0
 RESTART = 1012
+Serve = Callable[[Connection, Receive, Send], Awaitable[None]]
 ACCEPT: Any = {"type": "websocket.accept"}
+
+_NATIVE = (["ws", "klines"], ["ws", "transactions"])
 
 RULES = {
     name: (
@@ -42,19 +47,17 @@ RULES = {
 }
 
 
-@asgi("/ws", is_mount=True, copy_scope=False)
+@asgi(["/ws", "/stream"], is_mount=True, copy_scope=False)
 async def sockets(scope: Any, receive: Receive, send: Send) -> None:
-    """Every address below `/ws/`."""
-    services: Services = scope["litestar_app"].state.services
+    """Every address at and below these."""
     places: Places = scope["litestar_app"].state.places
     upgrade = str(scope["type"]) == "websocket"
     try:
-        kind, *rest = _route(scope)
+        serve = _route(scope)
         if not upgrade:
             raise UpgradeRequired("this address speaks WebSocket", code="upgrade_required")
         with places.taken():
-            ask = await _asked(kind, rest, scope["query_string"], services)
-            await _serve(scope["extensions"][EXTENSION]["connection"], ask, receive, send, services)
+            await serve(scope["extensions"][EXTENSION]["connection"], receive, send)
     except KlinesError as error:
         problem, headers = told(error)
         await refuse(problem, headers, send, upgrade=upgrade)
@@ -79,8 +82,10 @@ class Places:
             self._taken -= 1
 
 
-async def _serve(connection: Connection, ask: Ask, receive: Receive, send: Send, services: Services) -> None:
-    subscriber = await _begun(connection, ask, send, services)
+async def _serve(
+    asked: list[str], query: bytes, services: Services, connection: Connection, receive: Receive, send: Send
+) -> None:
+    subscriber = await _begun(connection, await _asked(asked, query, services), send, services)
     try:
         while (await receive())["type"] != "websocket.disconnect":
             pass
@@ -119,17 +124,22 @@ async def _sent(connection: Connection, opening: Opening) -> None:
         raise ClientDisconnected
 
 
-def _route(scope: Any) -> list[str]:
+def _route(scope: Any) -> Serve:
     # The framework cuts the beginning off `path`; a token may hold what is quoted in `raw_path`.
     path = scope["raw_path"].decode("ascii")
-    parts = [unquote(part) for part in path.split("/")[2:]]
-    if parts and (parts[0], len(parts)) in {("klines", 3), ("transactions", 2)}:
-        return parts
+    state = scope["litestar_app"].state
+    _, *parts = (unquote(part) for part in path.split("/"))
+    if parts[:2] not in _NATIVE:
+        address = streams.parse(parts, scope["query_string"])
+        return partial(streams.serve, address, state.binance_streams)
+    if (parts[1], len(parts)) in {("klines", 4), ("transactions", 3)}:
+        return partial(_serve, parts[1:], scope["query_string"], state.services)
     raise NotFound(f"no stream at {echo(path)}", code="route_unknown")
 
 
-async def _asked(kind: str, rest: list[str], query: bytes, services: Services) -> Ask:
+async def _asked(asked: list[str], query: bytes, services: Services) -> Ask:
     """What an address and its query ask for; raises what stands against it."""
+    kind, *rest = asked
     history, cursor = read(query, RULES[kind]).values()
     seconds = _seconds(rest[1], history) if kind == "klines" else 0
     symbol, token_id = await services.find(rest[0])

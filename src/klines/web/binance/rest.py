@@ -1,0 +1,32 @@
+"""The REST side of the dialect: its routes under `/api/v3`, with its own errors and its weights on every answer.
+
+Keys are not needed, and `X-MBX-APIKEY` is not looked at, even if it is empty. What a client reads here is what the
+native API says: the same queries, the same gaps, in other words.
+"""
+
+from __future__ import annotations
+
+from litestar import Router
+
+from klines.web.binance import bars, market, refusal, tickers, trades
+from klines.web.binance.weight import weighed
+
+ROUTER = Router(
+    path="/api/v3",
+    route_handlers=[
+        market.get_ping,
+        market.get_time,
+        market.get_exchange_info,
+        bars.get_klines,
+        bars.get_average_price,
+        trades.get_trades,
+        trades.get_historical_trades,
+        trades.get_aggregate_trades,
+        tickers.get_days,
+        tickers.get_prices,
+        tickers.get_books,
+    ],
+    middleware=[weighed],
+    exception_handlers=refusal.HANDLERS,
+    include_in_schema=False,
+)
