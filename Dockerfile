@@ -1,6 +1,12 @@
 # The image of the service: the locked dependencies and one wheel in a virtual environment, nothing that builds.
-# Both stages name one Python by tag: no registry was at hand to ask for its digest, so pin it where one is
+# The stages name their images by tag: no registry was at hand to ask for a digest, so pin them where one is
 # (`python:3.13-slim-bookworm@sha256:…`).
+
+FROM node:22-bookworm-slim AS page
+WORKDIR /build/frontend
+# From the lock, by hash, and without running anything that a package brings (`.npmrc`).
+COPY frontend ./
+RUN npm ci && npm run build
 
 FROM python:3.13-slim-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
@@ -12,6 +18,7 @@ RUN python -m venv --without-pip /opt/klines \
 COPY pyproject.toml README.md ./
 COPY src ./src
 COPY alembic ./alembic
+COPY --from=page /build/src/klines/page ./src/klines/page
 # The lock brings the build back end too, so that it is checked by its hash; it leaves once the wheel is made.
 # `pip check` fails if one of those packages is needed at run time after all.
 RUN pip --python /opt/klines/bin/python wheel --no-deps --no-build-isolation --no-index --wheel-dir dist . \

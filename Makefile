@@ -5,13 +5,23 @@ BIN := $(VENV)/bin
 
 export MOCK_DATA_INTERVAL ?= 250
 
-.PHONY: serve test lock check clean
+PAGE := src/klines/page/datafeed.js
 
+.PHONY: serve test test-clients page lock check clean
+
+# Neither needs the page: without Node.js they go on.
 serve: $(VENV)/.serve
+	-@$(MAKE) --silent --no-print-directory page
 	$(BIN)/klines serve
 
 test: $(VENV)/.test
+	-@$(MAKE) --silent --no-print-directory page
 	env -u MOCK_DATA_INTERVAL $(BIN)/pytest
+
+# Real clients, each in an environment of its own; those that cannot be installed are named, and skipped.
+test-clients: $(VENV)/.test
+	$(BIN)/python -m tests.clients.environments
+	env -u MOCK_DATA_INTERVAL $(BIN)/pytest -m clients tests/clients
 
 check: $(VENV)/.test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
@@ -22,7 +32,13 @@ lock:
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --extra build --extra test -c requirements.lock pyproject.toml -o requirements-test.lock
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(dir $(PAGE)) frontend/node_modules
+
+# The chart page; without Node.js one line says what is missing, and everything else works.
+page: $(PAGE)
+
+$(PAGE): $(wildcard frontend/*.json frontend/*.ts frontend/*.html frontend/src/*) frontend/.npmrc frontend/build.sh
+	@sh frontend/build.sh
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "klines needs Python 3.11 or newer; try make PYTHON=python3.11")'

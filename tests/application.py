@@ -20,16 +20,16 @@ from tests.servers import Database
 
 
 @asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[str]:
+async def serving(settings: Settings, port: int = 0) -> AsyncIterator[str]:
     """Serve in this event loop; the base URL."""
-    async with serving_app(create_app(settings)) as url:
+    async with serving_app(create_app(settings), port) as url:
         yield url
 
 
 @asynccontextmanager
-async def serving_app(app: ASGIApp, **changes: Any) -> AsyncIterator[str]:
+async def serving_app(app: ASGIApp, port: int = 0, **changes: Any) -> AsyncIterator[str]:
     """Serve any application as the service is served, except for `changes` of the configuration; the base URL."""
-    with server.listen("127.0.0.1", 0) as listener:
+    with server.listen("127.0.0.1", port) as listener:
         running = _Server(server.config(app, **changes))
         task = asyncio.create_task(running.serve(sockets=[listener]))
         await running.ready(task)

@@ -24,10 +24,17 @@ from klines.server import GRACE_SECONDS
 from klines.settings import read_settings, variables
 
 TOP = Path(__file__).parents[2]
-OURS = ("migrate", "service")
+OURS = ("migrate", "service", "analyst")
+SECRETS = {
+    "database": ["database_password"],
+    "migrate": ["database_password"],
+    "service": ["database_password"],
+    "analyst": ["database_password", "analyst_password"],
+    "grafana": ["analyst_password", "grafana_password"],
+}
 JOBS = 17
 
-each_service = pytest.mark.parametrize("name", ("database", *OURS))
+each_service = pytest.mark.parametrize("name", SECRETS)
 
 
 class Instruction(NamedTuple):
@@ -96,7 +103,7 @@ def test_a_container_is_bounded(name: str) -> None:
     assert name == "database" or float(interpolated(given["cpus"])) <= 1, "a limit above one core fails on one core"
 
 
-@pytest.mark.parametrize("name", ["database", "service"])
+@pytest.mark.parametrize("name", ["database", "service", "grafana"])
 def test_what_stays_up_is_watched_restarted_and_has_time_to_stop(name: str) -> None:
     given = service(name)
     assert given["restart"] == "unless-stopped"
@@ -117,19 +124,22 @@ def test_images_are_pinned() -> None:
     assert service("database")["image"] == "timescale/timescaledb:2.29.2-pg18"
 
 
-def test_only_the_service_is_published_and_only_on_loopback() -> None:
-    assert [name for name, given in compose()["services"].items() if "ports" in given] == ["service"]
+def test_only_what_serves_people_is_published_and_only_on_loopback() -> None:
+    assert [name for name, given in compose()["services"].items() if "ports" in given] == ["service", "grafana"]
     assert [interpolated(port) for port in service("service")["ports"]] == ["127.0.0.1:8080:8080"]
+    assert [interpolated(port) for port in service("grafana")["ports"]] == ["127.0.0.1:3000:3000"]
     assert service("database")["networks"] == ["backend"]
     assert compose()["networks"]["backend"] == {"internal": True}
 
 
 def test_each_starts_after_what_it_needs() -> None:
-    assert compose()["services"].keys() == {"database", *OURS}
+    assert compose()["services"].keys() == SECRETS.keys()
     assert service("migrate")["depends_on"] == {"database": {"condition": "service_healthy"}}
     assert service("service")["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
-    assert [service(name)["command"] for name in OURS] == [["db", "upgrade"], ["serve"]]
-    assert service("migrate")["restart"] == "no"
+    assert [service(name)["command"][:2] for name in OURS] == [["db", "upgrade"], ["serve"], ["db", "analyst"]]
+    assert [service(name)["restart"] for name in ("migrate", "analyst")] == ["no", "no"]
+    assert service("analyst")["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
+    assert service("grafana")["depends_on"]["analyst"] == {"condition": "service_completed_successfully"}
     # By TCP: the image's temporary server of the first start listens on the socket only.
     assert {"pg_isready", "--host=127.0.0.1"} <= set(service("database")["healthcheck"]["test"])
 
@@ -139,15 +149,17 @@ def test_secrets_are_files(name: str) -> None:
     for variable, value in service(name)["environment"].items():
         if re.search("PASSWORD|SECRET|TOKEN|KEY", variable):
             assert variable.endswith("_FILE")
-            assert value == "/run/secrets/database_password"
+            assert value.removeprefix("/run/secrets/") in SECRETS[name]
         assert "://" not in str(value) or urlsplit(value).password is None
-    assert service(name)["secrets"] == ["database_password"]
+    assert service(name)["secrets"] == SECRETS[name]
     assert "env_file" not in service(name)
 
 
 def test_the_secret_stays_out_of_the_image() -> None:
-    secret = compose()["secrets"]["database_password"]
-    assert {key: interpolated(value) for key, value in secret.items()} == {"file": "./secrets/database_password"}
+    secrets = compose()["secrets"]
+    assert secrets.keys() == {name for names in SECRETS.values() for name in names}
+    for name, secret in secrets.items():
+        assert {key: interpolated(value) for key, value in secret.items()} == {"file": f"./secrets/{name}"}
     assert not [source for source in copied_from_context() if "secret" in source]
     assert not re.search("PASSWORD|SECRET", (TOP / "Dockerfile").read_text("utf-8"))
 
@@ -161,7 +173,34 @@ def test_the_environment_is_one_that_the_service_understands(name: str) -> None:
     settings = read_settings(environment)
     assert settings.database_url == "postgresql://klines@database/klines"
     assert settings.mock_data_interval == 0, "made-up trades must be asked for"
-    assert name == "migrate" or "${MOCK_DATA_INTERVAL:-0}" in given["environment"].values(), "and can be"
+    assert name != "service" or "${MOCK_DATA_INTERVAL:-0}" in given["environment"].values(), "and can be"
+
+
+def test_nobody_needs_what_only_dashboards_need() -> None:
+    assert {name for name, given in compose()["services"].items() if "profiles" in given} == {"analyst", "grafana"}
+    needed = {need for name in ("database", "migrate", "service") for need in SECRETS[name]}
+    assert needed == {"database_password"}
+    assert {need for name in ("migrate", "service") for need in service(name)["depends_on"]} == {"database", "migrate"}
+
+
+def test_the_analysts_password_is_the_one_that_the_dashboards_use() -> None:
+    option, file = service("analyst")["command"][2:]
+    assert (option, file) == ("--password-file", "/run/secrets/analyst_password")
+    source = yaml.safe_load((TOP / "deploy/grafana/provisioning/datasources/klines.yaml").read_text("utf-8"))
+    assert source["datasources"][0]["secureJsonData"] == {"password": f"$__file{{{file}}}"}
+
+
+def test_what_the_dashboards_are_mounted_from_exists() -> None:
+    mounts = [mount.split(":") for mount in service("grafana")["volumes"]]
+    assert mounts[0] == ["grafana", "/var/lib/grafana"]
+    assert "grafana" in compose()["volumes"]
+    for source, target, mode in mounts[1:]:
+        assert list((TOP / source).iterdir()), source
+        assert (target.startswith("/etc/grafana/"), mode) == (True, "ro")
+    given = service("grafana")["environment"]
+    home = given["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert [source for source, target, _ in mounts[1:] if (TOP / source / Path(home).name).exists()], home
+    assert (given["GF_AUTH_ANONYMOUS_ENABLED"], given["GF_USERS_ALLOW_SIGN_UP"]) == ("false", "false")
 
 
 def test_the_server_keeps_what_it_stored_and_has_workers_for_every_job() -> None:
@@ -197,12 +236,15 @@ def test_the_build_installs_nothing_without_its_hash() -> None:
     installs = [step for step in installs if re.search(r"\bpip\b.* (install|wheel) ", step)]
     assert len(installs) == 3
     assert all("--require-hashes" in step or "--no-index" in step for step in installs)
+    packages = [step for line in dockerfile() for step in line.rest.split(" && ") if re.match(r"npm\b", step)]
+    assert packages == ["npm ci", "npm run build"]
     assert not re.search(r"https?://|index-url", (TOP / "Dockerfile").read_text("utf-8"))
 
 
 def test_the_final_stage_only_runs() -> None:
-    assert final("FROM") == [step.rest.removesuffix(" AS build") for step in dockerfile()[:1]]
-    assert not [run for run in final("RUN") if re.search(r"\b(apt|apt-get|pip|curl|wget)\b", run)]
+    stages = [step.rest for step in dockerfile() if step.word == "FROM"]
+    assert final("FROM") == [stage.removesuffix(" AS build") for stage in stages if stage.endswith(" AS build")]
+    assert not [run for run in final("RUN") if re.search(r"\b(apt|apt-get|pip|npm|curl|wget)\b", run)]
     assert final("USER") == ["10001:10001"]
     assert {service(name)["user"] for name in OURS} == {"10001:10001"}
     assert json.loads(final("ENTRYPOINT")[0]) == ["klines"]

@@ -18,6 +18,8 @@ MAX_HEADER_BYTES = 32 * 1024
 
 _HOST = re.compile(rb"[A-Za-z0-9._-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
 _OFFERED = re.compile(r"\s*(\*/\*|application/(\*|json|problem\+json|openapi\+json|vnd\.oai\.openapi\+json))\s*(;|$)")
+# Everything else has one form only, whatever a browser says it likes best.
+JSON_PATHS = ("/api/", "/health/", "/schema")
 
 
 def gate(app: ASGIApp) -> ASGIApp:
@@ -39,7 +41,7 @@ def gate(app: ASGIApp) -> ASGIApp:
 
 
 def _problem_of(scope: Any) -> Problem | None:
-    return _target_problem(scope) or _headers_problem(scope["headers"]) or _accept_problem(scope["headers"])
+    return _target_problem(scope) or _headers_problem(scope["headers"]) or _accept_problem(scope)
 
 
 def _upgrade_problem(scope: Any) -> Problem | None:
@@ -74,8 +76,10 @@ def _headers_problem(headers: list[tuple[bytes, bytes]]) -> Problem | None:
     return None
 
 
-def _accept_problem(headers: list[tuple[bytes, bytes]]) -> Problem | None:
-    accepted = [value.decode("latin-1") for name, value in headers if name == b"accept"]
+def _accept_problem(scope: Any) -> Problem | None:
+    if not scope["path"].startswith(JSON_PATHS):
+        return None
+    accepted = [value.decode("latin-1") for name, value in scope["headers"] if name == b"accept"]
     if not accepted or any(_OFFERED.match(part) for part in ",".join(accepted).split(",")):
         return None
     return _problem(406, "Not acceptable", "answers are application/json", "not_acceptable")
