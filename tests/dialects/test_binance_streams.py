@@ -218,6 +218,13 @@ async def test_a_connection_holds_1024_streams(ready: httpx.AsyncClient) -> None
         await client.until(lambda: len(client.events) == 1023)
 
 
+async def test_names_may_be_in_lower_case_in_any_alphabet(ready: httpx.AsyncClient) -> None:
+    async with joined(ready, f"/ws/{quote('$wif-ж')}@trade") as client:
+        await post(ready, trade(9, symbol="$WIF-Ж"))
+        await client.until(lambda: [event["s"] for event in client.events] == ["$WIF-Ж"])
+        assert "error" in await client.ask("SUBSCRIBE", "$wif-я@trade")
+
+
 async def test_odd_intervals_of_a_token_are_bounded(ready: httpx.AsyncClient) -> None:
     odd = [f"pepe@kline_{seconds}s" for seconds in range(91, 91 + MAX_ODD)]
     async with joined(ready) as client, joined(ready) as other:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from klines.background import running
 from klines.cursor import Stream
-from klines.errors import Unavailable
+from klines.errors import Unavailable, UnknownToken
 from klines.hub import FAILED, Hub
 from klines.relay.relay import Relay
 from klines.web.binance.streams.batch import Current, Watcher, Watchers
@@ -61,7 +61,7 @@ class Market:
 
     async def claim(self, name: Name) -> Claim:
         """Hold a stream until `release`; raises `UnknownToken`, `Unavailable`."""
-        symbol, token_id = await self._find(name.symbol) if name.symbol else ("", None)
+        symbol, token_id = await self._token(name.symbol) if name.symbol else ("", None)
         if name.kind in OF_DAYS:
             watchers = self._tickers.watchers(name.kind, token_id, symbol)
             watchers.claims += 1
@@ -79,6 +79,16 @@ class Market:
             raise
         self._work.set()
         return claim
+
+    async def _token(self, symbol: str) -> tuple[str, int]:
+        try:
+            return await self._find(symbol)
+        except UnknownToken:
+            # Clients write names in lower case, in any alphabet; our symbols keep the case of all but ASCII letters.
+            upper = symbol.upper()
+            if upper == symbol or len(upper) != len(symbol):
+                raise
+            return await self._find(upper)
 
     def release(self, claim: Claim) -> None:
         """Hold it no longer; the last one ends it."""
