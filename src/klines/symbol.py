@@ -13,6 +13,8 @@ from klines.errors import InvalidSymbol, echo
 MAX_LENGTH = 32
 PUNCTUATION = frozenset("$._-:")
 RULE = "1 to 32 letters, digits or $ . _ - :"
+# Segments that browsers and proxies take out of a path, also when they are quoted.
+UNREACHABLE = frozenset({".", ".."})
 
 _UPPER = {ord(lower): ord(lower.upper()) for lower in "abcdefghijklmnopqrstuvwxyz"}
 
@@ -22,6 +24,10 @@ def canonical_symbol(text: str) -> str:
     symbol = unicodedata.normalize("NFC", text) if not text.isascii() else text
     if not 1 <= len(symbol) <= MAX_LENGTH or not all(map(_allowed, symbol)):
         raise InvalidSymbol(f"symbol {echo(text)}: must be {RULE}", code="symbol_invalid")
+    if symbol in UNREACHABLE:
+        raise InvalidSymbol(
+            f"symbol {echo(text)}: must not be . or .., which no address can name", code="symbol_invalid"
+        )
     return symbol.translate(_UPPER)
 
 

@@ -121,7 +121,7 @@ BROKEN_ITEMS: list[tuple[dict[str, Any], str]] = [
         for value in (1_700_000_100, MS * 1000, -1, 0, "2024-01-01T00:00:00", "2024-02-30T00:00:00Z")
     ],
     *[({"time": value}, "time") for value in (int(time.time() * 1000) + 86_400_000, True, 1.5, 10**30)],
-    *[({"symbol": value}, "symbol") for value in ("", "A" * 33, "A/B", "A B", "A\0B", "🚀", 7)],
+    *[({"symbol": value}, "symbol") for value in ("", "A" * 33, "A/B", "A B", "A\0B", "🚀", ".", "..", 7)],
     ({"prise": "1"}, ""),
     ({"time_us": MS * 1000 + 1000}, "time_us"),
 ]
