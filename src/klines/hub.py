@@ -21,6 +21,9 @@ from typing import Final, Protocol
 
 TOO_SLOW: Final = 4008
 FAILED: Final = 4500
+# The end of one bucket and the beginning of the next.
+BYTES_PER_STREAM: Final = 1024
+FRAMES_PER_STREAM: Final = 3
 
 logger = logging.getLogger("klines.hub")
 Topic = Hashable
@@ -50,9 +53,12 @@ class _Room(dict["Subscriber", None]):
 class Subscriber:
     """One connection on one topic, made by `Hub.subscribe`; held until `attach`, without effect once left or closed."""
 
-    __slots__ = ("_end", "_hub", "_over", "_paused", "_room", "_sink", "_size", "_waiting", "_write", "_wrote", "topic")
+    __slots__ = ("_end", "_hub", "_over", "_paused", "_room", "_sink", "_size",
+                 "_waiting", "_write", "_wrote", "streams", "topic")  # fmt: skip
 
     def __init__(self, topic: Topic, hub: Hub, room: _Room) -> None:
+        # How many streams it carries besides one: each makes room for what all of them may tell at one moment.
+        self.streams = 0
         self.topic, self._hub, self._room = topic, hub, room
         self._sink: Sink | None = None
         # The sink's own `write` while frames go straight through, else None: all that `publish` looks at.
@@ -94,7 +100,8 @@ class Subscriber:
         key = object() if key is None else key
         self._size += len(frame) - len(self._waiting.pop(key, b""))
         self._waiting[key] = frame
-        if self._size > self._hub.max_bytes or len(self._waiting) > self._hub.max_frames:
+        most_bytes = self._hub.max_bytes + self.streams * BYTES_PER_STREAM
+        if self._size > most_bytes or len(self._waiting) > self._hub.max_frames + self.streams * FRAMES_PER_STREAM:
             self._finish(TOO_SLOW, "too slow: reconnect with the cursor")
 
     def pause(self) -> None:

@@ -47,7 +47,7 @@ class Dense:
         closed = [bar for bar in bars if bar.open_time < present]
         self._last = closed[-1] if closed else None
         self._known = {bar.open_time: bar for bar in bars if bar.open_time >= present}
-        self._at = present if closed else min(self._known, default=None)
+        self._at = present if bars else None
         self._unsaid = False
 
     def take(self, bar: Bar | None, moment_ms: int) -> list[Told]:
@@ -55,9 +55,10 @@ class Dense:
 
         Closed bars come first. At most `MAX_GAP` buckets without trades are closed at once; older ones are left out.
         """
-        changed = bar is not None and self._put(bar)
+        changed = bar is not None and self._put(bar, moment_ms)
+        at = self._at
         told = self._close(moment_ms)
-        self._unsaid = self._unsaid or bool(told)
+        self._unsaid = self._unsaid or self._at != at
         present = self._known.get(self._at) if self._at is not None else None
         if present is not None and (changed or self._unsaid):
             self._unsaid = False
@@ -77,12 +78,16 @@ class Dense:
             return None
         return self._known.get(self._at) or (self._flat(self._at, self._last) if self._last else None)
 
-    def _put(self, bar: Bar) -> bool:
+    def settled(self, now_ms: int) -> bool:
+        """Whether all is told that can be until another bar comes or the bucket of this time is over."""
+        return self._at is None or (self._at >= self._width.floor(now_ms) and not self._unsaid)
+
+    def _put(self, bar: Bar, moment_ms: int) -> bool:
         """Remember a bar; whether it is the one that is being told."""
         at = self._at
-        if at is None or (self._last is None and bar.open_time < at):
-            # Nothing was told closed yet.
-            at = self._at = bar.open_time
+        if at is None or (self._last is None and at not in self._known and bar.open_time < at):
+            # Nothing was told yet. A bar ahead of the clock waits.
+            at = self._at = min(bar.open_time, self._width.floor(moment_ms))
         if bar.open_time < at:
             if self._last is not None and bar.open_time >= self._last.open_time:
                 self._last = bar

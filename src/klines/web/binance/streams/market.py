@@ -16,6 +16,8 @@ from klines.background import running
 from klines.cursor import Stream
 from klines.errors import Unavailable, UnknownToken
 from klines.hub import FAILED, Hub
+from klines.interval import Width
+from klines.relay.messages import now_ms
 from klines.relay.relay import Relay
 from klines.web.binance.streams.batch import Current, Watcher, Watchers
 from klines.web.binance.streams.names import OF_DAYS, Name
@@ -24,6 +26,7 @@ from klines.web.binance.streams.tickers import Tickers
 
 # How late a bucket without trades may be told closed, after the moment at which it could be.
 TICK_SECONDS = 0.05
+TOLD_AT_ONCE = 64
 SWEEP_SECONDS = 0.5
 RETRY_SECONDS = 0.5
 PAUSE_SECONDS = 0.02
@@ -56,6 +59,10 @@ class Market:
         self._find = find
         self._sources: dict[Stream, Source] = {}
         self._cut_off: dict[Source, None] = {}
+        # By width, and those of them that have something to tell before another message comes.
+        self._widths: dict[int, dict[Source, None]] = {}
+        self._stirred: dict[Source, None] = {}
+        self._begun: dict[int, int] = {}
         self._work = asyncio.Event()
         self._closings = asyncio.Event()
 
@@ -69,7 +76,9 @@ class Market:
         stream = Stream(token_id or 0, name.seconds)
         source = self._sources.get(stream)
         if source is None:
-            source = self._sources[stream] = Source(stream, symbol, self._relay, self._native, self._closed)
+            source = Source(stream, symbol, self._relay, self._native, self._stir, self._closed)
+            self._sources[stream] = source
+            self._widths.setdefault(stream.seconds, {})[source] = None
         source.claims += 1
         claim = Claim(name.kind, source.watchers[name.kind], source)
         try:
@@ -102,7 +111,8 @@ class Market:
 
     def _forget(self, source: Source) -> None:
         source.leave()
-        self._cut_off.pop(source, None)
+        for those in (self._cut_off, self._stirred, self._widths.get(source.stream.seconds, {})):
+            those.pop(source, None)
         if self._sources.get(source.stream) is source:
             del self._sources[source.stream]
 
@@ -132,18 +142,42 @@ class Market:
         for watcher in dict.fromkeys(everyone):
             watcher.end("a stream cannot be continued: connect again")
 
+    def _stir(self, source: Source) -> None:
+        """A message came: a bucket may have begun in which there is no trade."""
+        self._stirred[source] = None
+
     async def tick(self) -> None:
         """Tell where buckets without trades begin and end, for ever."""
         while True:
             if not self._sources:
                 self._work.clear()
                 await self._work.wait()
-            for source in tuple(self._sources.values()):
-                if isinstance(source.teller, Bars) and source.live:
-                    moment_ms = self._relay.told_ms(source.stream.token_id)
-                    if moment_ms is not None:
-                        source.teller.tick(moment_ms)
+            now = now_ms()
+            self._stir_where_buckets_begin(now)
+            for number, source in enumerate(tuple(self._stirred)):
+                if number % TOLD_AT_ONCE == TOLD_AT_ONCE - 1:
+                    # Clients read meanwhile, and others are told.
+                    await asyncio.sleep(0)
+                self._tell(source, now)
             await asyncio.sleep(TICK_SECONDS)
+
+    def _stir_where_buckets_begin(self, now: int) -> None:
+        self._widths = {seconds: sources for seconds, sources in self._widths.items() if sources}
+        begun = {seconds: Width(seconds).floor(now) for seconds in self._widths if seconds}
+        for seconds, opened in begun.items():
+            if self._begun.get(seconds) != opened:
+                self._stirred.update(self._widths[seconds])
+        self._begun = begun
+
+    def _tell(self, source: Source, now: int) -> None:
+        if source.left or not isinstance(source.teller, Bars):
+            self._stirred.pop(source, None)
+            return
+        moment_ms = self._relay.told_ms(source.stream.token_id)
+        if source.live and moment_ms is not None:
+            source.teller.tick(moment_ms)
+            if source.teller.settled(now):
+                self._stirred.pop(source, None)
 
     async def reopen(self) -> None:
         """Open again what the hub has closed, for ever."""

@@ -19,7 +19,9 @@ from klines.web.binance.streams.names import Name, parse_name
 from klines.web.connection import Connection
 
 MAX_STREAMS = 1024
+# Without any stream that opens, and in all.
 OPEN_SECONDS = 12.0
+MAX_OPEN_SECONDS = 30.0
 OPENED_AT_ONCE = 8
 RESTART = 1012
 
@@ -61,9 +63,12 @@ class Session:
         async def work() -> None:
             for name in queue:
                 claims[name] = (wanted[name], await self._market.claim(name))
+                if not limit.expired():
+                    limit.reschedule(min(last, asyncio.get_running_loop().time() + OPEN_SECONDS))
 
+        last = asyncio.get_running_loop().time() + MAX_OPEN_SECONDS
         try:
-            async with asyncio.timeout(OPEN_SECONDS):
+            async with asyncio.timeout(OPEN_SECONDS) as limit:
                 await _all(work, min(OPENED_AT_ONCE, len(missing)))
         except BaseException as error:
             for _, claim in claims.values():
@@ -76,7 +81,12 @@ class Session:
     def join(self, claims: dict[Name, tuple[str, Claim]]) -> None:
         """From now on these are heard, beginning with what they show now."""
         self._held |= claims
+        self.subscriber.streams = len(self._held)
         for text, claim in claims.values():
+            if claim.source is not None and claim.source.left:
+                # Given up while the others were opened.
+                self.end("a stream cannot be continued: connect again")
+                return
             claim.watchers[self] = text
             if (present := claim.present()) is not None:
                 self.give(present.batch, text, present.key)
@@ -116,6 +126,7 @@ class Session:
             _, claim = self._held.pop(name)
             claim.watchers.pop(self, None)
             self._market.release(claim)
+            self.subscriber.streams = len(self._held)
 
     def _say(self, answer: bytes) -> None:
         self.subscriber.put(framed(answer))

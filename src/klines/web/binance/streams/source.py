@@ -24,8 +24,12 @@ from klines.web.binance.streams.dense import Dense, Told
 from klines.web.binance.streams.names import AGG_TRADE, BOOK_TICKER, KLINE, TRADE
 from klines.web.binance.streams.native import Message, decode
 
-# Bars ahead of the clock may stand before the one that is open.
+# Bars ahead of the clock, by default at most a minute, may stand before the one that is open.
 HISTORY = 10
+AHEAD_SECONDS = 60
+
+
+Stir = Callable[["Source"], None]
 
 
 class Lost(Unavailable):
@@ -49,18 +53,18 @@ class Source:
     """One native stream; `claims` counts those who hold it. It is also the sink of its subscriber."""
 
     def __init__(
-        self, stream: Stream, symbol: str, relay: Relay, hub: Hub, lost: Callable[[Source, int], None]
+        self, stream: Stream, symbol: str, relay: Relay, hub: Hub, stir: Stir, lost: Callable[[Source, int], None]
     ) -> None:
         self.stream = stream
         self.symbol = symbol
         self.claims = 0
         self.watchers: defaultdict[str, Watchers] = defaultdict(Watchers)
         self.teller: Bars | Trades = (Bars if stream.seconds else Trades)(self)
-        self._relay, self._hub, self._lost = relay, hub, lost
+        self._relay, self._hub, self._stir, self._lost = relay, hub, stir, lost
         self._subscriber: Subscriber | None = None
         self._cursor: Cursor | None = None
         self._opening = asyncio.Lock()
-        self._left = False
+        self.left = False
 
     @property
     def live(self) -> bool:
@@ -70,14 +74,14 @@ class Source:
     async def ready(self) -> None:
         """Open the stream, or continue it, unless it is live; raises `Unavailable`, `Lost` if it has to begin anew."""
         async with self._opening:
-            if self._left:
+            if self.left:
                 raise Lost("the stream begins anew", code="stream_lost")
             if self._subscriber is None:
                 await self._open()
 
     def leave(self) -> None:
         """Tell nothing more, for good."""
-        self._left = True
+        self.left = True
         if self._subscriber is not None:
             self._hub.leave(self._subscriber)
             self._subscriber = None
@@ -95,6 +99,8 @@ class Source:
         elif not message.recovered:
             self.teller.begin(message, cursor)
         self._cursor = cursor
+        if self.stream.seconds:
+            self._stir(self)
 
     def close(self, code: int, reason: str) -> None:
         """The hub has closed its subscriber."""
@@ -106,7 +112,8 @@ class Source:
         return 0
 
     async def _open(self) -> None:
-        ask = Ask(self.stream, self.symbol, HISTORY, self._cursor)
+        ahead = AHEAD_SECONDS // self.stream.seconds if self.stream.seconds else 0
+        ask = Ask(self.stream, self.symbol, HISTORY + ahead, self._cursor)
         while True:
             opening = await self._relay.open(ask)
             try:
@@ -145,6 +152,10 @@ class Bars:
         self._tell(self._dense.take(None, moment_ms))
         if (bar := self._dense.unsaid()) is not None:
             self._tell([Told(bar, closed=False)])
+
+    def settled(self, now_ms: int) -> bool:
+        """Whether there is nothing to tell before another message comes or the bucket of this time is over."""
+        return self._dense.settled(now_ms)
 
     def present(self, kind: str) -> Current | None:
         """The open bar."""
