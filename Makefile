@@ -11,11 +11,11 @@ PAGE := src/klines/page/datafeed.js
 
 # Neither needs the page: without Node.js they go on.
 serve: $(VENV)/.serve
-	-@$(MAKE) --silent --no-print-directory page
+	-@PAGE_OPTIONAL=1 $(MAKE) --silent --no-print-directory page
 	$(BIN)/klines serve
 
 test: $(VENV)/.test
-	-@$(MAKE) --silent --no-print-directory page
+	-@PAGE_OPTIONAL=1 $(MAKE) --silent --no-print-directory page
 	env -u MOCK_DATA_INTERVAL $(BIN)/pytest
 
 # Real clients, each in an environment of its own; those that cannot be installed are named, and skipped.

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Builds the chart page into the Python package. Where that is not possible it says in one line what is missing, and
-# ends well: the service works without its page. An error in the page's own code is an error.
+# Builds the chart page into the Python package. Where that is not possible it says in one line what is missing; with
+# PAGE_OPTIONAL set it then ends well, as the service works without its page. An error in the page's own code is an error.
 cd "$(dirname "$0")" || exit 1
 left_out() {
     echo "the chart page is not built: $1" >&2
-    exit 0
+    [ -n "$PAGE_OPTIONAL" ]
+    exit
 }
 
 command -v node >/dev/null && command -v npm >/dev/null || left_out "install Node.js 18.13 or newer and npm, then \`make page\`"

@@ -32,7 +32,7 @@ from klines.web import binance, health, klines, page, problem, socket, tokens, t
 from klines.web.binance.streams.market import open_market
 from klines.web.binance.streams.tickers import Tickers
 from klines.web.gate import gate
-from klines.web.services import Services
+from klines.web.services import Dear, Services
 from klines.writer import TradeWriter
 
 WRITERS = 4
@@ -108,7 +108,7 @@ async def _lifespan(app: Litestar, settings: Settings) -> AsyncIterator[None]:
             writer.forget_tokens()
 
         hub, relay = await stack.enter_async_context(_live(settings, engine, forget))
-        services = app.state.services = Services(engine, writer, settings, schema, token_ids, relay, hub)
+        services = app.state.services = Services(engine, writer, settings, schema, token_ids, relay, hub, Dear())
         app.state.binance_streams = await stack.enter_async_context(
             open_market(relay, hub, Tickers(engine), services.find)
         )

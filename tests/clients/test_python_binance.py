@@ -75,7 +75,7 @@ async def test_what_there_is_to_trade(market: Market, rest: Session) -> None:
     assert sorted(one["symbol"] for one in info["symbols"]) == sorted(SYMBOLS)
     script = await rest.call("get_symbol_info", SCRIPT)
     assert (script["baseAsset"], script["quoteAsset"], script["status"]) == ("狗狗币", "USDC", "TRADING")
-    assert script["filters"][0]["tickSize"] == "0.01"
+    assert script["filters"][0]["tickSize"] == "0.00000001"
 
 
 async def test_tickers(market: Market, rest: Session) -> None:

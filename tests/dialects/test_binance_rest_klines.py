@@ -165,10 +165,17 @@ async def test_the_average_price_of_five_minutes(market: httpx.AsyncClient) -> N
     assert (await get(market, "avgPrice", symbol="PEPE"))["price"] == "1.33333333"
 
 
-async def test_bars_too_costly_to_make_are_refused(market: httpx.AsyncClient) -> None:
-    number, message = await refused(market, "klines", symbol="PEPE", interval="86399s", limit=1000)
-    assert (number, "at most 3 bars of 86399s" in message) == (-1130, True)
-    assert len(await klines(market, interval="86399s", startTime=0)) == 3
+async def test_fewer_rows_of_a_width_that_is_costly_to_make(market: httpx.AsyncClient) -> None:
+    three = await klines(market, interval="86399s", startTime=0)
+    assert len(three) == 3
+    assert await klines(market, interval="86399s", startTime=0, limit=1000) == three
+    assert await klines(market, interval="86399s", startTime=0, limit=2) == three[:2]
+
+
+async def test_bars_too_costly_to_make_one_of_are_refused(market: httpx.AsyncClient) -> None:
+    for limit in ({}, {"limit": 1}):
+        number, message = await refused(market, "klines", symbol="PEPE", interval="604799s", **limit)
+        assert (number, "at most 0 bars of 604799s" in message) == (-1130, True)
 
 
 async def pages(client: httpx.AsyncClient, width_ms: int, **query: Any) -> list[list[Any]]:

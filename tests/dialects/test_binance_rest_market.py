@@ -154,10 +154,29 @@ async def test_a_symbol_has_all_that_clients_need(market: httpx.AsyncClient) -> 
     assert (symbol["status"], symbol["permissions"], symbol["isSpotTradingAllowed"]) == ("TRADING", ["SPOT"], True)
     assert (symbol["baseAsset"], symbol["quoteAsset"], symbol["permissionSets"]) == ("CAT", "SOL", [["SPOT"]])
     price, lot, notional = symbol["filters"]
-    assert (price["filterType"], price["tickSize"]) == ("PRICE_FILTER", "0.00000000001")
+    assert (price["filterType"], price["tickSize"]) == ("PRICE_FILTER", "0.00000001")
     assert (lot["filterType"], lot["stepSize"]) == ("LOT_SIZE", "0.00000001")
     assert notional["filterType"] == "NOTIONAL"
     assert all(type(symbol[name]) is int for name in MEMBERS if name.endswith("Precision"))
+
+
+@pytest.mark.parametrize(
+    ("price", "decimals"),
+    [("3", 8), ("1.50", 8), ("0.00000123", 8), ("0.0000000123", 10), ("123.000000001", 9), ("0." + "0" * 29 + "7", 18)],
+)
+async def test_the_tick_has_the_decimals_of_the_price(
+    plain_client: httpx.AsyncClient, price: str, decimals: int
+) -> None:
+    await post(plain_client, ago(1, 1000, price))
+    (symbol,) = (await get(plain_client, "exchangeInfo", symbol="PEPE"))["symbols"]
+    tick = "0." + "0" * (decimals - 1) + "1"
+    assert (symbol["filters"][0]["tickSize"], symbol["filters"][0]["minPrice"]) == (tick, tick)
+    assert symbol["quotePrecision"] == symbol["quoteAssetPrecision"] == decimals
+
+
+async def test_a_token_without_a_price_has_eight_decimals(market: httpx.AsyncClient) -> None:
+    (symbol,) = (await get(market, "exchangeInfo", symbol="NEW"))["symbols"]
+    assert (symbol["filters"][0]["tickSize"], symbol["quotePrecision"]) == ("0.00000001", 8)
 
 
 @pytest.mark.parametrize(

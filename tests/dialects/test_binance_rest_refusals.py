@@ -87,8 +87,8 @@ async def test_a_key_is_not_looked_at(market: httpx.AsyncClient) -> None:
         assert await get(market, "ping", headers={"X-MBX-APIKEY": key}) == {}
 
 
-async def test_other_paths_and_methods_are_problems(market: httpx.AsyncClient) -> None:
-    for method, path, status in (("GET", "depths", 404), ("POST", "klines", 405), ("GET", "../v1/klines/GONE", 404)):
+async def test_other_methods_and_other_paths_are_problems(market: httpx.AsyncClient) -> None:
+    for method, path, status in (("POST", "klines", 405), ("GET", "../v1/klines/GONE", 404)):
         answer = await market.request(method, f"/api/v3/{path}")
         assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
 
@@ -173,3 +173,10 @@ def test_so_many_clients_and_no_more_are_counted() -> None:
 
 async def test_refused_says_what_it_shows(market: httpx.AsyncClient) -> None:
     assert await refused(market, "klines", symbol="GONE", interval="1m") == (-1121, "Invalid symbol.")
+
+
+async def test_what_is_not_served_is_told_in_the_dialect(plain_client: httpx.AsyncClient) -> None:
+    for path in ("depth?symbol=GONE", "ticker/tradingDay", "nothing/at/all"):
+        answer = await plain_client.get(f"/api/v3/{path}")
+        assert (answer.status_code, answer.json()["code"]) == (404, -1000)
+        assert "x-mbx-used-weight-1m" in answer.headers

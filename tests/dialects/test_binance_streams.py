@@ -9,14 +9,17 @@ from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import quote
 
+import asyncpg
 import httpx
 import pytest
 
 from klines.models import Trade
 from klines.relay.schedule import MAX_ODD
 from klines.web.binance.streams.address import BURST
+from klines.web.binance.streams.tickers import MAX_LIST_BYTES
 from tests.application import serving, settings_for
 from tests.dialects.binance_streams import Client, joined
+from tests.live.followers import PROMISED, TERMINATE, poll
 from tests.live.streams import post
 from tests.live.test_refusals import admitted, open_socket, refusal, refused_for_room
 from tests.servers import Database
@@ -296,6 +299,25 @@ async def test_the_list_of_tickers_has_those_that_changed(ready: httpx.AsyncClie
             await post(ready, trade(time.time_ns(), symbol=symbol))
             await client.until(lambda: len(client.events) >= 2)
             assert {event["s"] for event in client.events} == {symbol}
+
+
+async def test_lists_are_bounded_and_what_does_not_fit_comes_next(ready: httpx.AsyncClient, plain: Database) -> None:
+    many = {f"A-TOKEN-WITH-A-LONG-NAME-{number:04}" for number in range(520)}
+    connection = await asyncpg.connect(plain.url)
+    async with joined(ready, "/ws/!ticker@arr") as client:
+
+        def heard() -> set[str]:
+            return {event["s"] for event in client.events}
+
+        await post(ready, *(trade(8, symbol=symbol, price="0.00000000123456") for symbol in many))
+        await client.until(lambda: many <= heard())
+        # Whoever listens again cannot know what changed: everything may have.
+        client.events.clear()
+        await poll(lambda: connection.fetch(TERMINATE, "klines listener"), PROMISED)
+        await client.until(lambda: many <= heard())
+        sizes = [len(json.dumps(one, separators=(",", ":"))) for one in client.messages]
+        assert MAX_LIST_BYTES // 2 < max(sizes) <= MAX_LIST_BYTES + 2
+    await connection.close()
 
 
 async def test_who_asks_too_much_is_closed(ready: httpx.AsyncClient) -> None:

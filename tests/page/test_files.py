@@ -145,7 +145,9 @@ def test_the_build_says_what_is_missing_and_ends_well(tmp_path: Path) -> None:
     for tool in ("sh", "dirname"):
         (tmp_path / tool).symlink_to(f"/usr/bin/{tool}")
     command = ["/bin/sh", str(FRONTEND / "build.sh")]
-    ended = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout) == (0, "")
-    assert ended.stderr.count("\n") == 1
-    assert "install Node.js" in ended.stderr
+    for given, code in (({"PAGE_OPTIONAL": "1"}, 0), ({}, 1)):
+        environment = {"PATH": str(tmp_path)} | given
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert (ended.returncode, ended.stdout) == (code, "")
+        assert ended.stderr.count("\n") == 1
+        assert "install Node.js" in ended.stderr

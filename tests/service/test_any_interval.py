@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator
@@ -15,8 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from klines.models import Trade
+from klines.web import services
 from tests import oracle
 from tests.application import serving, settings_for
+from tests.live.followers import PROMISED, poll
 from tests.servers import Database
 from tests.storage.bars import retire
 
@@ -128,3 +131,40 @@ async def test_a_page_is_made_of_a_bounded_number_of_stored_bars(service: httpx.
     refused = await service.get(url.format(84))
     assert (refused.status_code, refused.json()["code"]) == (400, "limit_invalid")
     assert refused.json()["detail"] == "limit 84: at most 83 bars of 3599s; each is made of up to 3599 bars of 1s"
+
+
+DEAR = (
+    "/api/v1/klines/QUEUE?interval=59s&limit=5000",
+    "/api/v1/klines/QUEUE?interval=59s&limit=5000&fill=prev",
+    "/api/v3/klines?symbol=QUEUE&interval=3599s&limit=1000",
+    "/udf/history?symbol=QUEUE&resolution=3599S&to=2000000000&countback=80",
+    "/api/v3/historicalTrades?symbol=QUEUE&fromId=0",
+    "/api/v3/aggTrades?symbol=QUEUE&fromId=0",
+)
+LIGHT = ("/api/v1/trades/QUEUE", "/api/v3/historicalTrades?symbol=QUEUE", "/api/v3/ticker/price?symbol=QUEUE")
+BLOCKED = "SELECT count(*)::int FROM pg_locks WHERE NOT granted AND relation = 'klines_internal.live_klines'::regclass"
+
+
+async def test_dear_reads_queue_and_light_ones_do_not(plain: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "DEAR_SECONDS", 0.2)
+    connection = await asyncpg.connect(plain.url)
+    async with (
+        serving(settings_for(plain, klines_pool_size=3)) as url,
+        httpx.AsyncClient(base_url=url, timeout=30) as client,
+    ):
+        await client.post("/api/v1/trades", json={"trades": [tape("QUEUE", [1])[0]._asdict()]})
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE klines_internal.live_klines IN ACCESS EXCLUSIVE MODE")
+            first = [asyncio.create_task(client.get(DEAR[0])) for _ in range(services.DEAR_READS)]
+            await poll(lambda: connection.fetchval(f"SELECT ({BLOCKED}) = {services.DEAR_READS}"), PROMISED - 1)
+            later = asyncio.gather(*map(client.get, DEAR))
+            assert [(await client.get(light)).status_code for light in LIGHT] == [200] * len(LIGHT)
+            for refused in await later:
+                assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+                assert "reads as dear as this one queue, 2 are served at once" in refused.text
+            assert await connection.fetchval(BLOCKED) == services.DEAR_READS
+        assert [(await one).status_code for one in first] == [200] * len(first)
+        monkeypatch.undo()
+        # Each gave its place back, so that all of them get one in the end.
+        assert [answer.status_code for answer in await asyncio.gather(*map(client.get, DEAR * 2))] == [200] * 12
+    await connection.close()

@@ -165,6 +165,13 @@ def test_usage_errors_exit_with_2() -> None:
     assert klines("verify", "NO SUCH", DATABASE_URL="postgresql://x@127.0.0.1:1/x").returncode == 2
 
 
+def test_looking_makes_no_database(tmp_path: Path) -> None:
+    for command in (["verify", "PEPE"], ["db", "psql"], ["db", "url"]):
+        ended = klines(*command, KLINES_DATA_DIR=str(tmp_path / "none"))
+        assert (ended.returncode, str(tmp_path / "none") in ended.stderr) == (2, True), ended.stderr
+    assert not (tmp_path / "none").exists()
+
+
 def test_stopping_leaves_no_process(data_dir: Path) -> None:
     with service(KLINES_DATA_DIR=str(data_dir), WORKERS="2") as running:
         running.url()

@@ -345,3 +345,9 @@ def test_wrong_tokens_name_the_setting_and_the_rule(text: str, rule: str) -> Non
 
 def test_fifty_tokens_are_allowed() -> None:
     assert len(parse_tokens(",".join(f"T{n}=dead" for n in range(MAX_TOKENS)))) == MAX_TOKENS
+
+
+def test_a_market_that_goes_on_does_not_repeat_how_it_began() -> None:
+    begun = tape_of(market_of(MAJOR), HOUR_US // 60)
+    gone_on = Market("MOONCAT-SOL", MAJOR, 1, START_US, 1 + len(begun), begun[-1].price)
+    assert [trade.time_us for trade in tape_of(gone_on, HOUR_US // 60)][:5] != [trade.time_us for trade in begun][:5]

@@ -6,7 +6,7 @@ import pytest
 
 from klines.cursor import Place, Stream
 from klines.relay.feed import Feed
-from klines.relay.schedule import POLL_SECONDS, Schedule
+from klines.relay.schedule import MAX_ODD, MAX_ODD_PARTS, POLL_SECONDS, Crowded, Schedule, refuse_odd
 
 PUSH = 0.05
 
@@ -91,3 +91,31 @@ def test_a_feed_that_was_given_up_is_not_due_for_ever() -> None:
     schedule.at(1, 0.0)
     assert taken(schedule, 100.1) == []
     assert schedule.next_at(100.1, 500) == pytest.approx(100.0 + POLL_SECONDS)
+
+
+def test_odd_widths_of_one_token_are_bounded() -> None:
+    watched = {Stream(1, seconds) for seconds in range(91, 91 + MAX_ODD)}
+    with pytest.raises(Crowded, match=f"{MAX_ODD} intervals of this token"):
+        refuse_odd(Stream(1, 47), watched)
+    for free in (Stream(1, 91), Stream(1, 60), Stream(1, 604_800), Stream(1), Stream(2, 47)):
+        refuse_odd(free, watched)
+
+
+def test_what_odd_widths_of_all_tokens_are_made_of_is_bounded() -> None:
+    watched: set[Stream] = set()
+    costly = [Stream(token_id, seconds) for token_id in range(1, 11) for seconds in (877, 881)]
+    with pytest.raises(Crowded) as crowded:
+        for stream in [*costly, Stream(11, 883), Stream(12, 887), Stream(13, 889)]:
+            refuse_odd(stream, watched)
+            watched.add(stream)
+    parts = sum(stream.seconds for stream in watched)
+    assert MAX_ODD_PARTS - 900 < parts <= MAX_ODD_PARTS
+    assert (crowded.value.code, str(MAX_ODD_PARTS) in crowded.value.detail) == ("intervals_exhausted", True)
+    assert "a bar of 889s is made of up to 889 stored ones" in crowded.value.detail
+    # What fits still, what is watched already, and what costs nothing.
+    for free in (Stream(13, MAX_ODD_PARTS - parts), costly[0], Stream(14, 5), Stream(14, 604_800), Stream(14)):
+        refuse_odd(free, watched)
+
+
+def test_customary_widths_leave_room_for_odd_ones() -> None:
+    refuse_odd(Stream(1, 899), [Stream(token_id, 5400) for token_id in range(10_000)])

@@ -13,7 +13,7 @@ import click
 
 from klines import migrations
 from klines.cli.analyst import analyst_command
-from klines.cli.target import explained, running_database, target_database
+from klines.cli.target import existing_database, explained, running_database
 from klines.database import open_engine, reading
 from klines.embedded import EmbeddedServer, running_url, tcp_url, wheel_binary
 from klines.errors import CannotStart
@@ -66,7 +66,7 @@ def url_command() -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def psql_command(arguments: tuple[str, ...]) -> None:
     """Open psql on the database; ARGUMENTS go to psql."""
-    with target_database() as url:
+    with existing_database() as url:
         # The arguments of a process are for everyone to see, its environment is not.
         parts = urlsplit(url)
         environment = {**os.environ, "PGPASSWORD": unquote(parts.password)} if parts.password else None

@@ -12,7 +12,7 @@ import asyncpg
 from sqlalchemy.exc import DBAPIError
 
 from klines import migrations
-from klines.embedded import EmbeddedServer, running_url
+from klines.embedded import EmbeddedServer, has_cluster, running_url
 from klines.errors import CannotStart, NotFound, Unavailable
 from klines.settings import Settings, read_settings
 
@@ -47,6 +47,16 @@ def target_database() -> Iterator[str]:
         yield beside
         return
     with owned_database(settings) as url:
+        yield url
+
+
+@contextmanager
+def existing_database() -> Iterator[str]:
+    """The same for a command that only looks: raises `NotFound` rather than making an embedded database."""
+    settings = read_settings(os.environ)
+    if not settings.database_url and not has_cluster(settings.data_dir):
+        raise NotFound(f"no database in {settings.data_dir}; `klines serve` makes it, KLINES_DATA_DIR names another")
+    with target_database() as url:
         yield url
 
 

@@ -6,7 +6,7 @@ import asyncio
 
 import click
 
-from klines.cli.target import target_database
+from klines.cli.target import existing_database
 from klines.database import open_engine, reading
 from klines.errors import UnknownToken
 from klines.interval import NAMES, Interval
@@ -21,7 +21,7 @@ def verify_command(symbol: str, names: tuple[str, ...]) -> None:
     """Recompute the bars of SYMBOL from its raw trades; exit 1 if any stored bar differs."""
     intervals = [Interval(name) for name in names or NAMES]
     canonical = canonical_symbol(symbol)
-    with target_database() as url:
+    with existing_database() as url:
         differing = asyncio.run(_verify(url, canonical, intervals))
     if differing:
         raise SystemExit(1)

@@ -7,6 +7,6 @@ settings), `directory` (what lies where, and who may hold it), `installation` (t
 from __future__ import annotations
 
 from klines.embedded.installation import wheel_binary
-from klines.embedded.server import EmbeddedServer, running_url, tcp_url
+from klines.embedded.server import EmbeddedServer, has_cluster, running_url, tcp_url
 
-__all__ = ["EmbeddedServer", "running_url", "tcp_url", "wheel_binary"]
+__all__ = ["EmbeddedServer", "has_cluster", "running_url", "tcp_url", "wheel_binary"]

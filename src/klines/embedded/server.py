@@ -104,6 +104,11 @@ class EmbeddedServer:
         return done.stdout
 
 
+def has_cluster(data_dir: Path) -> bool:
+    """Whether a server was ever opened on `data_dir`."""
+    return DataDirectory.at(data_dir).cluster.exists()
+
+
 def running_url(data_dir: Path) -> str | None:
     """The URL of the server that runs on `data_dir` now, whoever started it; starts, locks and creates nothing."""
     cluster = DataDirectory.at(data_dir).cluster

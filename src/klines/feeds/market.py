@@ -76,7 +76,7 @@ class Market:
     ) -> None:
         self.symbol = symbol
         self.character = character
-        self._random = _random_of(seed, symbol)
+        self._random = _random_of(seed, symbol, next_trade_id)
         self._next_id = next_trade_id
         self._waiting: deque[Trade] = deque()
         first = character.price if price is None else _positive(price)
@@ -212,8 +212,10 @@ class Market:
         self._next_id += 1
 
 
-def _random_of(seed: int, symbol: str) -> random.Random:
-    digest = hashlib.sha256(f"{seed}:{symbol}".encode()).digest()
+def _random_of(seed: int, symbol: str, next_trade_id: int) -> random.Random:
+    # A market that goes on must not repeat how it began.
+    place = f":{next_trade_id}" if next_trade_id > 1 else ""
+    digest = hashlib.sha256(f"{seed}:{symbol}{place}".encode()).digest()
     return random.Random(int.from_bytes(digest, "big"))  # noqa: S311 - a simulation, not a secret
 
 

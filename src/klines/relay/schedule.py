@@ -6,7 +6,7 @@ the grace for late commits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from math import ceil
 
 from klines.cursor import Stream
@@ -18,20 +18,27 @@ POLL_SECONDS = 1.0
 HELD_SECONDS = 0.005
 # Widths of a token besides the customary ones: each is made anew at every push.
 MAX_ODD = 32
+# Stored bars that the present bars of all such streams of the process may be made of: one turn may read them all.
+MAX_ODD_PARTS = 20_000
 
 
 class Crowded(Unavailable):
-    """A token's streams are of too many different widths already."""
+    """The streams that are watched are of too many different widths already, or of too costly ones."""
 
 
-def refuse_odd(stream: Stream, watched: Iterable[Stream]) -> None:
-    """Raise `Crowded` if one more odd width is too many beside the streams that are watched."""
-    if stream.seconds in {0, *CUSTOMARY}:
+def refuse_odd(stream: Stream, watched: Collection[Stream]) -> None:
+    """Raise `Crowded` if one more odd width is too many beside the streams that are watched, of whatever token."""
+    if stream.seconds in {0, *CUSTOMARY} or stream in watched:
         return
-    same = {one.seconds for one in watched if one.token_id == stream.token_id}
-    if len(same - {0, *CUSTOMARY, stream.seconds}) >= MAX_ODD:
+    odd = {one for one in watched if one.seconds not in {0, *CUSTOMARY}}
+    if sum(one.token_id == stream.token_id for one in odd) >= MAX_ODD:
         detail = f"{MAX_ODD} intervals of this token besides the customary ones are watched already"
         raise Crowded(detail, code="intervals_exhausted")
+    width = Width(stream.seconds)
+    if sum(Width(one.seconds).parts for one in odd) + width.parts > MAX_ODD_PARTS:
+        made = f"a bar of {width.name} is made of up to {width.parts} stored ones"
+        rule = f"all that are watched besides the customary intervals, of whatever token, of at most {MAX_ODD_PARTS}"
+        raise Crowded(f"{made}, and {rule}", code="intervals_exhausted")
 
 
 class Schedule:

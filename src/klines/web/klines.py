@@ -12,7 +12,6 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from klines.database import reading
 from klines.errors import BadRequest
 from klines.gaps import FILLS, Fill, filled
 from klines.gaps import Request as FillRequest
@@ -22,7 +21,7 @@ from klines.queries.window import Window
 from klines.timestamp import to_us
 from klines.web.parameters import choice, documented, integer, moment, parsed, read, refuse_reversed
 from klines.web.schemas import KlinesAnswer
-from klines.web.services import Given, Incoming, Services
+from klines.web.services import Given, Incoming, Services, is_dear
 
 RULES = (
     parsed("interval", "width of a bar: 1s 1m 5m 15m 1h 4h 1d, or any other from 1s to 1w", "1m", parse_interval),
@@ -55,7 +54,7 @@ async def get_klines(request: Incoming, token_symbol: FromPath[str], services: G
     refuse_reversed(query.from_us, query.to_us)
     refuse_costly(query.limit, query.width)
     now = services.now()
-    async with reading(services.engine) as connection:
+    async with services.reading(dear=is_dear(query.limit, query.width)) as connection:
         symbol, token_id = await services.token(connection, token_symbol)
         page = await _page(connection, token_id, query, now)
     body = b'{"symbol":%b,"interval":"%b","klines":[%b]}' % (

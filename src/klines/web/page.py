@@ -68,7 +68,7 @@ class Page:
         if not self._files:
             self._files = _read(self._directory)
         if not self._files:
-            detail = "the chart page is not built: `make page` builds it, with Node.js 18.13 or newer and npm"
+            detail = "the chart page is not built: in a checkout `make page` does it (Node.js 18.13 or newer, npm)"
             raise Unavailable(detail, code="page_not_built")
         found = self._files.get(path)
         if found is None:

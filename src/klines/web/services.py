@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -11,8 +13,9 @@ from litestar.di import NamedDependency
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from klines.database import reading
-from klines.errors import UnknownToken
+from klines.errors import Unavailable, UnknownToken
 from klines.hub import Hub
+from klines.interval import Width
 from klines.migrations import Status
 from klines.queries import tokens
 from klines.relay.relay import Relay
@@ -21,11 +24,42 @@ from klines.symbol import canonical_symbol
 from klines.writer import TradeWriter
 
 MAX_KNOWN_TOKENS = 100_000
+# Stored bars a page may be made of before it is a dear one: the dearest are made of 300,000, in 300 to 500 ms.
+DEAR_PARTS = 20_000
+# Dear reads at once in a process, fewer than a pool has connections by default; and how long one more waits.
+DEAR_READS = 2
+DEAR_SECONDS = 5.0
 
 
 def utc_now() -> datetime:
     """The present moment."""
     return datetime.now(UTC)
+
+
+def is_dear(limit: int, width: Width) -> bool:
+    """Whether so many bars of this width are a dear read."""
+    return limit * width.parts > DEAR_PARTS
+
+
+class Dear:
+    """The places for dear reads, so that those of one client leave connections for everybody's light ones."""
+
+    def __init__(self) -> None:
+        self._places = asyncio.Semaphore(DEAR_READS)
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """One of the places, in the order of asking; raises `Unavailable` when none comes free in time."""
+        try:
+            async with asyncio.timeout(DEAR_SECONDS):
+                await self._places.acquire()
+        except TimeoutError:
+            rule = f"reads as dear as this one queue, {DEAR_READS} are served at once"
+            raise Unavailable(f"the database is busy: {rule}", code="database_busy") from None
+        try:
+            yield
+        finally:
+            self._places.release()
 
 
 class Services(NamedTuple):
@@ -38,7 +72,14 @@ class Services(NamedTuple):
     token_ids: dict[str, int]
     relay: Relay
     hub: Hub
+    dear: Dear
     now: Callable[[], datetime] = utc_now
+
+    @asynccontextmanager
+    async def reading(self, *, dear: bool) -> AsyncIterator[AsyncConnection]:
+        """As `klines.database.reading`; a dear read waits for a place first, and holds no connection meanwhile."""
+        async with self.dear.place() if dear else nullcontext(), reading(self.engine) as connection:
+            yield connection
 
     async def token(self, connection: AsyncConnection, text: str) -> tuple[str, int]:
         """Canonical symbol and id of the token that a path names; raises `InvalidSymbol` or `UnknownToken`."""

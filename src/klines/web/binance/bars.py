@@ -26,7 +26,7 @@ from klines.web.binance.answer import EXACT, Unit, answer, average, unit_of
 from klines.web.binance.refusal import invalid, unknown_symbol
 from klines.web.klines import refuse_costly
 from klines.web.schemas import Kline
-from klines.web.services import Given, Incoming, Services
+from klines.web.services import Given, Incoming, Services, is_dear
 
 DEFAULT_ROWS = 500
 AVERAGE_MINUTES = 5
@@ -45,11 +45,15 @@ _bars = msgspec.json.Decoder(list[Kline])
 
 @get(["/klines", "/uiKlines"], opt={"weight": 2})
 async def get_klines(request: Incoming, services: Given) -> Response[bytes]:
-    """Rows of twelve, ascending; with `startTime` the oldest of the range, without it the latest."""
+    """Rows of twelve, ascending; with `startTime` the oldest of the range, without it the latest.
+
+    A `limit` beyond what a page of the width may have is cut to that, as one beyond 1000 is: clients page on.
+    """
     unit = unit_of(request)
     values = query.read(request.scope["query_string"], RULES, ("symbol", "interval"))
     width: Width = values["interval"]._replace(shift=values.get("timeZone", 0))
-    rows = values.get("limit", min(DEFAULT_ROWS, width.most))
+    # A page without any row would end a client's paging: a width of which none can be made is refused.
+    rows = max(1, min(values.get("limit", DEFAULT_ROWS), width.most))
     try:
         refuse_costly(rows, width)
     except BadRequest as error:
@@ -80,7 +84,7 @@ async def get_average_price(request: Incoming, services: Given) -> Response[byte
 
 async def _dense(services: Services, symbol: str, width: Width, window: Window) -> list[Kline]:
     now = services.now()
-    async with reading(services.engine) as connection:
+    async with services.reading(dear=is_dear(window.limit, width)) as connection:
         _, token_id = await services.token(connection, symbol)
         bars = await klines.rows(connection, token_id, width, window, now)
     wanted = Request(width, window.limit, _up(window.from_us), _up(window.to_us), "prev")

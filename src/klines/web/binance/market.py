@@ -12,7 +12,6 @@ from typing import Any
 from litestar import Response, get
 
 from klines.database import reading
-from klines.precision import price_decimals
 from klines.queries.tickers import Listed, listed
 from klines.timestamp import to_us
 from klines.web.binance import query
@@ -26,6 +25,8 @@ NO_CURRENCY = "XXX"
 SEPARATORS = "-:_"
 DEFAULT_DECIMALS = 8
 MAX_DECIMALS = 18
+# Binance's own least; more only where a price has them, as some clients drop symbols with finer ticks.
+MIN_PRICE_DECIMALS = 8
 PERMISSION = "SPOT"
 # Clients keep a maximum in a number of their own; the narrowest of those verified reach a little further.
 MAXIMUM = "10000000000000"
@@ -73,7 +74,7 @@ async def get_time(request: Incoming, services: Given) -> Response[bytes]:
 
 @get("/exchangeInfo", opt={"weight": 20})
 async def get_exchange_info(request: Incoming, services: Given) -> Response[bytes]:
-    """The tokens asked for, or the 1,000 that were traded last, with the precision their prices have now."""
+    """The tokens asked for, or the 1,000 that were traded last, with the decimals their prices have now, at least 8."""
     values = query.read(request.scope["query_string"], RULES)
     symbols = asked(values)
     if symbols is not None and values.keys() & {"permissions", "symbolStatus"}:
@@ -98,7 +99,7 @@ async def get_exchange_info(request: Incoming, services: Given) -> Response[byte
 def _symbol(row: Listed) -> dict[str, Any]:
     base, quote = pair(row)
     decimals = min(DEFAULT_DECIMALS if row.decimals is None else row.decimals, MAX_DECIMALS)
-    precision = price_decimals(row.price)
+    precision = _price_decimals(row.price)
     return {
         "symbol": row.symbol,
         "baseAsset": base,
@@ -139,6 +140,11 @@ def _filters(tick: str, step: str) -> list[dict[str, Any]]:
             "avgPriceMins": 5,
         },
     ]
+
+
+def _price_decimals(price: str | None) -> int:
+    _, _, fraction = (price or "").partition(".")
+    return min(max(MIN_PRICE_DECIMALS, len(fraction)), MAX_DECIMALS)
 
 
 def _step(decimals: int) -> str:

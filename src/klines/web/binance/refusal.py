@@ -1,7 +1,7 @@
 """Refusals as Binance words them: `{"code": -1121, "msg": "Invalid symbol."}`, with 400 unless the fault is ours.
 
 The numbers are those of Binance's list of errors (`errors.md` of its API documents), on which clients act; a message
-may say more than theirs. A path that does not exist stays a problem, as everywhere else.
+may say more than theirs. What Binance has and this service has not is -1000 with 404.
 """
 
 from __future__ import annotations
@@ -42,6 +42,16 @@ class Refusal(KlinesError):
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message, code="dialect")
         self.number = number
+
+
+class NotServed(Refusal):
+    """An address that Binance has and this service has not; answered with 404."""
+
+    status = 404
+    title = "Not found"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(UNKNOWN, message)
 
 
 def illegal(name: str, rule: str) -> Refusal:

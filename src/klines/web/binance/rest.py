@@ -6,10 +6,18 @@ native API says: the same queries, the same gaps, in other words.
 
 from __future__ import annotations
 
-from litestar import Router
+from litestar import Response, Router, get
+from litestar.params import FromPath
 
 from klines.web.binance import bars, market, refusal, tickers, trades
 from klines.web.binance.weight import weighed
+
+
+@get("/{rest:path}", opt={"weight": 1})
+async def get_nothing(rest: FromPath[str]) -> Response[bytes]:
+    """What Binance has and this service has not, such as `/depth`: clients look for a number in any answer."""
+    raise refusal.NotServed(f"/api/v3{rest} is not served here.")
+
 
 ROUTER = Router(
     path="/api/v3",
@@ -25,6 +33,7 @@ ROUTER = Router(
         tickers.get_days,
         tickers.get_prices,
         tickers.get_books,
+        get_nothing,
     ],
     middleware=[weighed],
     exception_handlers=refusal.HANDLERS,

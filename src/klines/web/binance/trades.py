@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 from litestar import Response, get
 
-from klines.database import reading
 from klines.queries import trades
 from klines.queries.window import Window
 from klines.web.binance import query
@@ -59,7 +58,8 @@ async def _plain(request: Incoming, services: Services, rules: query.Rules) -> R
 
 async def _read(services: Services, values: dict[str, Any]) -> list[StoredTrade]:
     limit = values.get("limit", DEFAULT_ROWS)
-    async with reading(services.engine) as connection:
+    # Trades by their ids are found among all of the token's.
+    async with services.reading(dear="fromId" in values) as connection:
         _, token_id = await services.token(connection, values["symbol"])
         if "fromId" in values:
             page = await trades.from_id(connection, token_id, values["fromId"], limit)

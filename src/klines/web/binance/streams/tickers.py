@@ -1,13 +1,14 @@
 """The 24-hour tickers of Binance clients: once a second, those of the tokens that changed, in one read for all.
 
 The numbers are those of `GET /api/v3/ticker/24hr`. Doorbells say what changed; a lost one costs until the token's next
-trade, or the next minute, when the 24 hours of all watched tokens move on.
+trade, or the next minute, when the 24 hours of all watched tokens move on. What does not fit into a list comes with the
+next one, a second later.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from itertools import islice
@@ -22,13 +23,15 @@ from klines.queries.names import symbols
 from klines.queries.tickers import Day, day_begins, days
 from klines.timestamp import to_us
 from klines.web.binance.answer import average
-from klines.web.binance.streams.batch import Batch, Watchers, now
+from klines.web.binance.streams.batch import MICROSECONDS, Batch, Watchers, now
 from klines.web.binance.streams.names import MINI_TICKER, OF_DAYS
 from klines.web.services import utc_now
 
 TICK_SECONDS = 1.0
-# A list of so many fits into what may wait for a client; the rest follows a second later.
+# Tokens that are read because they changed; the rest follows a second later.
 MAX_AT_ONCE = 500
+# Less than half of what may wait for a client (`klines.hub`), so that one of each list may: some 200 full tickers.
+MAX_LIST_BYTES = 80 * 1024
 
 
 class MiniTickerEvent(msgspec.Struct):
@@ -90,6 +93,8 @@ class Tickers:
         # In the order in which they changed; and whether any other may have, too.
         self._changed: dict[int, None] = {}
         self._any = False
+        # Symbols of changed tokens that the lists have not told yet, the longest waiting first.
+        self._unlisted: dict[str, None] = {}
         self._begins: datetime | None = None
         self._came = asyncio.Event()
 
@@ -133,24 +138,28 @@ class Tickers:
             self._changed.clear()
             self._any = False
             self._came.clear()
+        if not self._all_watched():
+            self._unlisted.clear()
 
     async def _tell(self) -> None:
         moment = utc_now()
         if (begins := day_begins(moment)) != self._begins:
             self._begins = begins
             self._changed.update(dict.fromkeys(self._symbols))
-        if not self._changed and not self._any:
+        if not self._changed and not self._any and not self._unlisted:
             return
         chosen, self._changed = self._next()
+        everything, self._any = self._any, False
         try:
-            rows, ids = await self._read(chosen, moment)
+            rows, ids = await self._read(chosen, moment, everything)
         except BaseException:
-            self._changed = dict.fromkeys(chosen) | self._changed
+            self._changed, self._any = dict.fromkeys(chosen) | self._changed, everything or self._any
             raise
-        self._any = False
         told = Told(rows, to_us(begins), to_us(moment))
+        if self._all_watched():
+            self._unlisted = told.choose(self._unlisted)
         for place, watchers in tuple(self._watchers.items()):
-            if place.token_id is None:
+            if place.token_id is None and told.listed:
                 watchers.give(told.batch(place.kind, None), place)
             elif place.token_id in ids:
                 watchers.give(told.batch(place.kind, self._symbols[place.token_id]), place)
@@ -159,13 +168,14 @@ class Tickers:
         changed = list(self._changed)
         return changed[:MAX_AT_ONCE], dict.fromkeys(changed[MAX_AT_ONCE:])
 
-    async def _read(self, chosen: Sequence[int], moment: datetime) -> tuple[list[Day], set[int]]:
-        """The days of these tokens, or of those that were traded last."""
+    async def _read(self, chosen: Sequence[int], moment: datetime, everything: bool) -> tuple[list[Day], set[int]]:
+        """The days of these tokens, of those that wait for a list, and if need be of those that were traded last."""
+        waiting = tuple(islice(self._unlisted, MAX_AT_ONCE))
         async with reading(self._engine) as connection:
             named = await symbols(connection, chosen)
-            rows = await days(connection, None if self._any else list(named.values()), moment)
-            if self._any:
-                rows += await days(connection, list(set(named.values()) - {row.symbol for row in rows}), moment)
+            rows = await days(connection, None, moment) if everything else []
+            wanted = dict.fromkeys((*waiting, *named.values())).keys() - {row.symbol for row in rows}
+            rows += await days(connection, list(wanted), moment)
         return rows, set(named)
 
 
@@ -174,7 +184,22 @@ class Told:
 
     def __init__(self, rows: Sequence[Day], begin_us: int, end_us: int) -> None:
         self._rows = {row.symbol: row for row in rows}
+        self.listed: list[Day] = []
         self._begin_us, self._end_us = begin_us, end_us
+
+    def choose(self, waiting: Iterable[str]) -> dict[str, None]:
+        """Choose what the lists have, those that wait first and as many as fit; the symbols of the rest."""
+        queue = dict.fromkeys((*waiting, *self._rows))
+        size = 0
+        for symbol in tuple(queue):
+            # More of those that wait were read than fit: one without a row is no token of this database.
+            if row := self._rows.get(symbol):
+                size += len(msgspec.json.encode(self._full(row, MICROSECONDS))) + 1
+                if size > MAX_LIST_BYTES:
+                    break
+                self.listed.append(row)
+            del queue[symbol]
+        return queue
 
     def batch(self, kind: str, symbol: str | None) -> Batch:
         """The ticker of a token, or (None) a list of all."""
@@ -183,8 +208,7 @@ class Told:
         def encode(per_ms: int) -> list[bytes]:
             if symbol is not None:
                 return [msgspec.json.encode(event(self._rows[symbol], per_ms))]
-            listed = islice(self._rows.values(), MAX_AT_ONCE)
-            return [msgspec.json.encode([event(row, per_ms) for row in listed])]
+            return [msgspec.json.encode([event(row, per_ms) for row in self.listed])]
 
         return Batch(encode)
 
