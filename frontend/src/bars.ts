@@ -25,6 +25,22 @@ export class Bars {
     this.#bars = [...bars];
   }
 
+  /**
+   * The end of the series anew. What is older stays where it surely joins: where the new bars begin with one that was
+   * there. Otherwise nothing is changed. Returns whether it joins.
+   */
+  renew(bars: readonly Bar[]): boolean {
+    const [first] = bars;
+    const joins = first !== undefined && this.find(first.time) !== undefined;
+    if (joins) this.#bars = [...this.#bars.slice(0, this.at(first.time)), ...bars];
+    return joins;
+  }
+
+  /** Forget all but the latest `count`. */
+  trim(count: number): void {
+    this.#bars = this.#bars.slice(-count);
+  }
+
   /** Older bars, ascending, which may reach into what is there. */
   prepend(older: readonly Bar[]): number {
     const { first } = this;

@@ -1,29 +1,34 @@
 /**
  * The candles and volumes of a series, its axis and crosshair.
  *
- * Prices are scaled by a power of ten that suits the token, as the chart's own arithmetic ends at 1e-14; labels are
- * scaled back. For tests and for who automates the page, the chart's element says what is drawn: `data-bars` (how
+ * For tests and for who automates the page, the chart's element says what is drawn: `data-bars` (how
  * many), `data-first` and `data-last` (their open times in epoch milliseconds), `data-open` (what the last bar is
- * drawn as: open, high, low, close).
+ * drawn as: open, high, low, close), `data-live` (whether the latest bars are in view).
  */
 
 import {
+  type CandlestickData,
   CandlestickSeries,
   createChart,
   CrosshairMode,
   HistogramSeries,
   type IChartApi,
   type ISeriesApi,
+  PriceScaleMode,
   type UTCTimestamp,
+  type WhitespaceData,
 } from "lightweight-charts";
 import { Bars } from "./bars";
+import { colours } from "./colours";
 import type { Bar } from "./datafeed";
 import type { View } from "./loader";
-import { axis, magnitude } from "./price";
+import { Scale } from "./scale";
 
 /** Bars before the left edge at which older ones are asked for. */
 const AHEAD = 100;
-const COMFORTABLE = 4;
+/** Bars of room after the last one. */
+const MARGIN = 6;
+const UNKNOWN = "1";
 const LARGEST = 9e13;
 const STEPS: Record<string, number> = { ArrowLeft: -1, ArrowRight: 1, PageUp: -20, PageDown: 20 };
 
@@ -32,18 +37,21 @@ export class Chart implements View {
   readonly #candles: ISeriesApi<"Candlestick">;
   readonly #volumes: ISeriesApi<"Histogram">;
   #bars = new Bars();
-  #scale = 0;
+  /** Follows the last price: how large that is, is known from the bars only. */
+  #scale = new Scale(UNKNOWN);
   #volumeScale = 1;
-  #decimals = 8;
-  #colours = { up: "", down: "", upVolume: "", downVolume: "" };
+  #colours = colours();
   /** Open times of the bars that the pointer and the keyboard are on. */
   #pointed: number | undefined;
   #walked: number | undefined;
 
-  /** `onPoint` is told the bar under the crosshair, else the last one; `onOlder` that the left edge is near. */
+  /**
+   * `onPoint` is told the bar under the crosshair, else the last one, and whether the keyboard went there; `onOlder`
+   * that the left edge is near.
+   */
   constructor(
     private readonly element: HTMLElement,
-    private readonly onPoint: (bar: Bar | undefined) => void,
+    private readonly onPoint: (bar: Bar | undefined, walked: boolean) => void,
     private readonly onOlder: () => void,
   ) {
     this.#chart = createChart(element, {
@@ -51,8 +59,8 @@ export class Chart implements View {
       layout: { attributionLogo: false, background: { color: "transparent" }, fontFamily: "inherit", fontSize: 11 },
       crosshair: { mode: CrosshairMode.Normal },
       rightPriceScale: { borderVisible: false, minimumWidth: 76, scaleMargins: { top: 0.12, bottom: 0.24 } },
-      timeScale: { borderVisible: false, rightOffset: 6, minBarSpacing: 0.4, timeVisible: true },
-      localization: { tickmarksPriceFormatter: (prices: number[]) => this.#marks(prices) },
+      timeScale: { borderVisible: false, rightOffset: MARGIN, minBarSpacing: 0.4, timeVisible: true },
+      localization: { tickmarksPriceFormatter: (drawn: number[]) => this.#scale.marks(drawn) },
     });
     this.#candles = this.#chart.addSeries(CandlestickSeries, { priceLineWidth: 1 });
     this.#volumes = this.#chart.addSeries(HistogramSeries, {
@@ -71,26 +79,36 @@ export class Chart implements View {
     });
     this.#chart.timeScale().subscribeVisibleLogicalRangeChange((range) => {
       this.#cross();
+      this.element.dataset["live"] = String(this.live);
       if (range !== null && range.from < AHEAD && this.#bars.last) this.onOlder();
     });
     element.addEventListener("keydown", (event) => this.#key(event));
     element.addEventListener("blur", () => this.#walk(undefined));
     this.paint();
+    this.#apply();
   }
 
-  /** Another series comes: forget this one. `decimals` are those of its price axis, `price` one of its prices. */
-  clear(seconds: number, decimals: number, price: string | null): void {
-    const power = magnitude(price ?? "1");
-    this.#scale = Math.abs(power) > COMFORTABLE ? -power : 0;
-    this.#decimals = decimals;
-    const minMove = 10 ** -Math.min(12, Math.max(0, decimals - this.#scale));
-    this.#candles.applyOptions({ priceFormat: { type: "custom", minMove, formatter: (p: number) => this.#label(p) } });
+  /** Another series comes: forget this one. */
+  clear(seconds: number): void {
     this.#chart.applyOptions({ timeScale: { secondsVisible: seconds < 60, timeVisible: seconds < 86_400 } });
     this.#volumeScale = 0;
     this.#walked = this.#pointed = undefined;
     this.#candles.priceScale().setAutoScale(true);
     this.draw(new Bars(), 0);
     this.#chart.timeScale().resetTimeScale();
+  }
+
+  logarithmic(on: boolean): void {
+    this.#candles.priceScale().applyOptions({ mode: on ? PriceScaleMode.Logarithmic : PriceScaleMode.Normal });
+  }
+
+  /** Back to the latest bars. */
+  latest(): void {
+    this.#chart.timeScale().scrollToPosition(MARGIN, false);
+  }
+
+  get live(): boolean {
+    return this.#chart.timeScale().scrollPosition() >= 0;
   }
 
   get seenFrom(): number | undefined {
@@ -102,8 +120,9 @@ export class Chart implements View {
     const scale = this.#chart.timeScale();
     const range = added ? null : scale.getVisibleLogicalRange();
     const anchor = range === null ? undefined : this.#timeAt(range.from);
-    const lookingBack = scale.scrollPosition() < 0;
+    const lookingBack = !this.live;
     this.#bars = bars;
+    this.#suit(bars.last);
     if (!this.#volumeScale) this.#volumeScale = 1 / Math.max(...bars.all.map((one) => one.volume), Number.MIN_VALUE);
     if (!Number.isFinite(this.#volumeScale)) this.#volumeScale = 0;
     this.#candles.setData(bars.all.map((one) => this.#candle(one)));
@@ -119,7 +138,8 @@ export class Chart implements View {
 
   update(bar: Bar): void {
     this.#volumeScale ||= 1 / (bar.volume || 1);
-    this.#candles.update(this.#candle(bar));
+    if (this.#suit(bar)) this.#candles.setData(this.#bars.all.map((one) => this.#candle(one)));
+    else this.#candles.update(this.#candle(bar));
     this.#volumes.update(this.#volume(bar));
     this.#tell();
     this.#point();
@@ -127,29 +147,33 @@ export class Chart implements View {
 
   /** Take the colours from the style sheet again. */
   paint(): void {
-    const style = getComputedStyle(document.documentElement);
-    const colour = (name: string): string => style.getPropertyValue(`--${name}`).trim();
-    const [up, down, line] = [colour("up"), colour("down"), colour("grid")];
-    this.#colours = { up, down, upVolume: colour("up-volume"), downVolume: colour("down-volume") };
-    this.#chart.applyOptions({
-      layout: { textColor: colour("muted"), fontFamily: style.getPropertyValue("--font") },
-      grid: { vertLines: { color: line }, horzLines: { color: line } },
-      crosshair: {
-        vertLine: { color: colour("cross"), labelBackgroundColor: colour("label") },
-        horzLine: { color: colour("cross"), labelBackgroundColor: colour("label") },
-      },
-    });
-    this.#candles.applyOptions({
-      ...{ upColor: up, downColor: down, borderUpColor: up, borderDownColor: down },
-      ...{ wickUpColor: up, wickDownColor: down },
-    });
+    this.#colours = colours();
+    this.#chart.applyOptions(this.#colours.chart);
+    this.#candles.applyOptions(this.#colours.candles);
     this.#volumes.setData(this.#bars.all.map((one) => this.#volume(one)));
+  }
+
+  // Whether another scale was needed for this bar.
+  #suit(bar: Bar | undefined): boolean {
+    const price = bar?.text.close ?? UNKNOWN;
+    if (this.#scale.suits(price)) return false;
+    this.#scale = new Scale(price);
+    this.#apply();
+    return true;
+  }
+
+  #apply(): void {
+    const scale = this.#scale;
+    const formatter = (drawn: number): string => scale.label(drawn);
+    this.#candles.applyOptions({ priceFormat: { type: "custom", minMove: scale.step, formatter } });
+    // A range that somebody has chosen was one of the scale before.
+    this.#candles.priceScale().setAutoScale(true);
   }
 
   #candle(bar: Bar): { time: UTCTimestamp; open: number; high: number; low: number; close: number } | { time: UTCTimestamp } {
     const time = (bar.time / 1000) as UTCTimestamp;
     const [open, high, low, close] = [bar.text.open, bar.text.high, bar.text.low, bar.text.close].map((text) =>
-      Number(`${text}e${this.#scale}`),
+      this.#scale.drawn(text),
     ) as [number, number, number, number];
     // What the chart cannot draw is left out of it; the legend and the list still tell it.
     return high < LARGEST ? { time, open, high, low, close } : { time };
@@ -161,17 +185,6 @@ export class Chart implements View {
     return { time: (bar.time / 1000) as UTCTimestamp, value, color };
   }
 
-  #label(price: number): string {
-    return axis(price / 10 ** this.#scale, this.#decimals);
-  }
-
-  // As many decimals as tell the marks apart; below zero there are no prices.
-  #marks(prices: readonly number[]): string[] {
-    const texts = prices.map((price) => (price / 10 ** this.#scale).toFixed(this.#decimals));
-    const spare = Math.min(...texts.map((text) => /\.?0*$/.exec(text)?.[0].replace(".", "").length ?? 0));
-    return prices.map((price) => (price < 0 ? "" : axis(price / 10 ** this.#scale, this.#decimals - spare)));
-  }
-
   // Open time of the bar drawn at a place that need not be whole.
   #timeAt(logical: number): number | undefined {
     const drawn = this.#candles.dataByIndex(Math.max(0, Math.floor(logical)));
@@ -179,6 +192,8 @@ export class Chart implements View {
   }
 
   #key(event: KeyboardEvent): void {
+    // These are the browser's: back, forward.
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
     if (event.key === "Escape") this.#walk(undefined);
     const last = this.#bars.all.length - 1;
     const from = this.#walked === undefined ? last + 1 : this.#bars.at(this.#walked);
@@ -204,20 +219,20 @@ export class Chart implements View {
   #cross(): void {
     const bar = this.#walked === undefined ? undefined : this.#bars.find(this.#walked);
     if (bar === undefined) return;
-    const price = Number(`${bar.text.close}e${this.#scale}`);
+    const price = this.#scale.drawn(bar.text.close);
     this.#chart.setCrosshairPosition(price, (bar.time / 1000) as UTCTimestamp, this.#candles);
   }
 
   #point(): void {
     const time = this.#walked ?? this.#pointed;
-    this.onPoint((time === undefined ? undefined : this.#bars.find(time)) ?? this.#bars.last);
+    this.onPoint((time === undefined ? undefined : this.#bars.find(time)) ?? this.#bars.last, this.#walked !== undefined);
   }
 
   #tell(): void {
-    const drawn = this.#candles.data();
-    const last = drawn.at(-1);
+    const count = this.#bars.all.length;
+    const last = (count ? this.#candles.dataByIndex(count - 1) : null) as CandlestickData | WhitespaceData | null;
     Object.assign(this.element.dataset, {
-      bars: String(drawn.length),
+      bars: String(count),
       first: String(this.#bars.first?.time ?? ""),
       last: String(this.#bars.last?.time ?? ""),
       open: last && "open" in last ? [last.open, last.high, last.low, last.close].join(" ") : "",

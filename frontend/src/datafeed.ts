@@ -47,6 +47,8 @@ interface Subscription {
 const SEARCHED = 30;
 const MOST_SUBSCRIPTIONS = 64;
 const MOST_REMEMBERED = 32;
+/** The year 2200 in epoch seconds: where the service's time ends. */
+const END_OF_TIME = 7_258_118_400;
 /** Late trades come in groups; the library loads its bars again once for all of them. */
 const RESET_MS = 1_000;
 
@@ -57,7 +59,11 @@ export class Datafeed {
   // The end of the history that was given, by symbol and resolution: streams begin there.
   readonly #given = new Map<string, readonly Bar[]>();
 
-  /** `base`: where the service is, by default the page's own origin. `onState` tells how a subscription's stream is. */
+  /**
+   * `base`: where the service is, by default the page's own origin. It has to be of the same origin as the page, or
+   * behind a proxy that makes it so: the service does not answer pages of other origins. `onState` tells how a
+   * subscription's stream is.
+   */
   constructor(base: string | URL = "/", onState?: (guid: string, state: State) => void) {
     this.#base = new URL(base, location.href);
     this.#onState = onState;
@@ -77,7 +83,9 @@ export class Datafeed {
   }
 
   getBars(info: SymbolInfo, resolution: string, period: PeriodParams, onResult: OnBars, onError: OnError): void {
-    const query = { symbol: info.ticker, resolution, from: period.from, to: period.to, countback: period.countBack };
+    // The first answer reaches up to the latest bar: the browser's clock may be slow, and trades ahead of it.
+    const to = period.firstDataRequest ? END_OF_TIME : period.to;
+    const query = { symbol: info.ticker, resolution, from: period.from, to, countback: period.countBack };
     void history(this.#base, query).then(
       (bars) => {
         const key = `${info.ticker} ${resolution}`;
@@ -132,8 +140,8 @@ export class Datafeed {
   // After the library has its bars: ticks must not come before them.
   #again(key: string): void {
     for (const one of this.#subscriptions.values()) {
-      // One whose reset is still to come has not asked again yet.
-      if (one.key === key && one.reset === undefined) one.ticks.again(this.#given.get(key) ?? []);
+      // One whose reset is still to come has not asked again for it yet.
+      if (one.key === key) one.ticks.again(this.#given.get(key) ?? [], one.reset !== undefined);
     }
   }
 

@@ -13,6 +13,8 @@ export interface View {
   update(bar: Bar): void;
   /** Open time of the first bar that is looked at. */
   readonly seenFrom: number | undefined;
+  /** Whether the latest bars are what is looked at. */
+  readonly live: boolean;
 }
 
 const FIRST_PAGE = 600;
@@ -20,8 +22,8 @@ const OLDER_PAGE = 1_000;
 const LARGEST_PAGE = 5_000;
 /** What the page keeps; a chart of more bars than that is one of a larger interval. */
 const MOST_BARS = 50_000;
-/** Trades may lie ahead of the clock. */
-const AHEAD_SECONDS = 3_600;
+/** Beyond them live bars may come until the oldest are forgotten, so that this is done once for many. */
+const SPARE_BARS = 1_000;
 const RETRY_MS = 2_000;
 
 let loaders = 0;
@@ -30,6 +32,7 @@ export class Loader {
   readonly bars = new Bars();
   readonly #guid = `page ${++loaders}`;
   #ended = false;
+  #loads = 0;
   #asking = false;
   #exhausted = false;
   /** Ticks that came while the bars were on their way. */
@@ -74,24 +77,29 @@ export class Loader {
     );
   }
 
+  // The latest bars. Where one load overtakes another, the one that was asked for last counts.
   #load(count: number, then: () => void): void {
+    const turn = ++this.#loads;
     this.#early = [];
-    const to = Math.ceil(Date.now() / 1000) + AHEAD_SECONDS;
+    // The datafeed answers the first request with the latest bars there are, whatever the clock says.
+    const to = Math.ceil(Date.now() / 1000);
     const period = { from: 0, to, countBack: count, firstDataRequest: true };
     this.feed.getBars(
       this.info,
       this.resolution,
       period,
       (bars) => {
-        if (this.#ended) return;
-        this.#exhausted = false;
-        this.bars.replace(bars);
+        if (this.#ended || turn !== this.#loads) return;
+        // Fewer than were asked for are all there are.
+        const stays = bars.length >= count && this.bars.renew(bars);
+        if (!stays) this.bars.replace(bars);
+        this.#exhausted &&= stays;
         for (const one of this.#early ?? []) this.bars.put(one);
         this.#early = undefined;
         this.view.draw(this.bars, 0);
         then();
       },
-      () => this.#later(() => this.#load(count, then)),
+      () => this.#later(() => turn === this.#loads && this.#load(count, then)),
     );
   }
 
@@ -100,7 +108,7 @@ export class Loader {
     this.feed.subscribeBars(this.info, this.resolution, tick, this.#guid, () => this.#reload());
   }
 
-  // As much as is looked at; what lies before it is loaded again when somebody goes there.
+  // As much as is looked at, as far as one page reaches; what lies before it stays as it was.
   #reload(): void {
     const seen = this.bars.at(this.view.seenFrom ?? Infinity);
     const count = this.bars.all.length - seen + OLDER_PAGE / 2;
@@ -110,7 +118,9 @@ export class Loader {
   #tick(bar: Bar): void {
     this.#early?.push(bar);
     const change = this.bars.put(bar);
-    if (change === "inserted") this.view.draw(this.bars, 0);
+    const trims = this.bars.all.length > MOST_BARS + SPARE_BARS && this.view.live;
+    if (trims) this.bars.trim(MOST_BARS);
+    if (change === "inserted" || trims) this.view.draw(this.bars, 0);
     else if (change !== "none") this.view.update(bar);
   }
 

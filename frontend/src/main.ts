@@ -2,6 +2,7 @@
 
 import { fragment, INTERVALS, intervalOf, place, type Place } from "./address";
 import { Chart } from "./chart";
+import { startControls } from "./controls";
 import { Datafeed, type SymbolInfo, type State } from "./datafeed";
 import { byId, element, say } from "./dom";
 import { Legend } from "./legend";
@@ -26,7 +27,7 @@ class Page {
   readonly #legend = new Legend();
   readonly #chart = new Chart(
     byId("chart"),
-    (bar) => this.#legend.bar(bar),
+    (bar, walked) => this.#legend.bar(bar, walked),
     () => this.#loader?.older(),
   );
   readonly #tape = new Tape(this.#base, (state) => this.#tellState({ tape: state }));
@@ -38,6 +39,7 @@ class Page {
 
   start(): void {
     startTheme(byId<HTMLButtonElement>("theme"), () => this.#chart.paint());
+    startControls(this.#chart);
     this.#offerIntervals();
     for (const button of document.querySelectorAll<HTMLButtonElement>("[data-tab]")) {
       button.addEventListener("click", () => this.#tab(button.dataset["tab"] ?? "chart"));
@@ -58,11 +60,15 @@ class Page {
     }
     if (wanted.symbol === "") return;
     this.#tokens.chosen = wanted.symbol;
+    // At once: nothing of one token or interval may stand under the name of another.
     if (wanted.symbol !== before.symbol) {
       this.#legend.clear(wanted.symbol);
       this.#tape.close();
+      this.#tellState({ tape: "connecting" });
     }
     this.#notice("");
+    this.#chart.clear(intervalOf(wanted.interval).seconds);
+    this.#tellState({ chart: "connecting" });
     this.#open(wanted);
   }
 
@@ -76,29 +82,30 @@ class Page {
       (info) => {
         if (turn !== this.#resolving) return;
         // Symbols are compared without regard to the case of ASCII letters, and shown in one spelling.
-        if (info.ticker === wanted.symbol) void this.#show(info, wanted);
+        if (info.ticker === wanted.symbol) this.#show(info, wanted);
         else location.replace(fragment({ ...wanted, symbol: info.ticker }));
       },
       (reason) => {
         if (turn !== this.#resolving) return;
         this.#unknown = true;
-        if (reason === "unknown_symbol") this.#notice("unknown-token");
+        // The service has answered; there is no stream of which more could be said.
+        if (reason === "unknown_symbol") this.#tellState({ chart: "live", tape: "live" });
         else this.#tellState({ chart: "reconnecting" });
+        if (reason === "unknown_symbol") this.#notice("unknown-token");
       },
     );
   }
 
-  async #show(info: SymbolInfo, wanted: Place): Promise<void> {
-    const interval = intervalOf(wanted.interval);
-    const token = await this.#token(info.ticker);
-    if (wanted !== this.#place) return;
-    this.#chart.clear(interval.seconds, Math.round(Math.log10(info.pricescale)), token?.last_price ?? null);
-    if (token) this.#legend.day(token);
+  #show(info: SymbolInfo, wanted: Place): void {
+    void this.#day(info.ticker);
     this.#tape.show(info.ticker);
     const chart = this.#chart;
-    this.#loader = new Loader(this.#feed, info, interval.resolution, {
+    this.#loader = new Loader(this.#feed, info, intervalOf(wanted.interval).resolution, {
       get seenFrom() {
         return chart.seenFrom;
+      },
+      get live() {
+        return chart.live;
       },
       draw: (bars, added) => {
         chart.draw(bars, added);
@@ -120,7 +127,7 @@ class Page {
     this.#tokens.price(this.#place.symbol, last.text.close);
   }
 
-  async #found(found: readonly Token[] | undefined, searched: boolean): Promise<void> {
+  #found(found: readonly Token[] | undefined, searched: boolean): void {
     if (!this.#place.symbol) {
       // No stream tells whether the service is there.
       const state = found === undefined ? "reconnecting" : "live";
@@ -135,8 +142,13 @@ class Page {
     const wanted = this.#place;
     // Unknown or out of reach a moment ago.
     if (this.#unknown) this.#open(wanted);
-    const token = found.find((one) => one.symbol === wanted.symbol) ?? (await this.#token(wanted.symbol));
-    if (token && wanted.symbol === this.#place.symbol) this.#legend.day(token);
+    void this.#day(wanted.symbol, found);
+  }
+
+  // Tell of the token's last day, from the list if it is there.
+  async #day(symbol: string, found: readonly Token[] = []): Promise<void> {
+    const token = found.find((one) => one.symbol === symbol) ?? (await this.#token(symbol));
+    if (token && symbol === this.#place.symbol) this.#legend.day(token);
   }
 
   async #token(symbol: string): Promise<Token | undefined> {
@@ -149,7 +161,9 @@ class Page {
 
   #go(change: Partial<Place>): void {
     const wanted = fragment({ ...this.#place, ...change });
-    if (location.hash !== wanted) location.hash = wanted;
+    // Another token is another place to come back to; an interval is not.
+    if (location.hash !== wanted && change.symbol !== undefined) location.hash = wanted;
+    else if (location.hash !== wanted) location.replace(wanted);
     this.#tab("chart");
   }
 

@@ -7,6 +7,12 @@
 
 const SUBSCRIPTS = "₀₁₂₃₄₅₆₇₈₉";
 const FOLDED_ZEROS = 4;
+/** What `Number.toFixed` can do. */
+const MOST_DECIMALS = 100;
+/** From here on up digits after the first four are of no use where there is little room. */
+const LONG_POWER = 9;
+/** What a column of prices has room for. */
+const LONG = 14;
 const UNITS = ["", "K", "M", "B", "T", "Q"];
 
 /** The text with at least `FOLDED_ZEROS` zeros after the point folded into their count; no digit is lost. */
@@ -44,10 +50,18 @@ export function magnitude(text: string): number {
   return digit < 0 ? 0 : -digit - 1;
 }
 
-/** A number rounded to `decimals`, as a price axis shows it: `decimals` digits, zeros folded. */
-export function axis(value: number, decimals: number): string {
-  const text = value.toFixed(Math.min(100, Math.max(0, decimals)));
-  return /[1-9]/.test(text) ? shown(text) : "0";
+/** What was drawn for a price, ten to the `places` times as large, as an axis shows the price: never an exponent. */
+export function axis(drawn: number, decimals: number, places = 0): string {
+  const text = rounded(drawn, decimals, places);
+  if (!/[1-9]/.test(text)) return "0";
+  return magnitude(text) >= LONG_POWER ? compact(text) : shown(text);
+}
+
+/** The marks of an axis: as many decimals as tell them apart; below zero there are no prices. */
+export function marks(drawn: readonly number[], decimals: number, places = 0): string[] {
+  const texts = drawn.map((one) => rounded(one, decimals, places));
+  const spare = Math.min(...texts.map((text) => /\.(?:.*[1-9])?(0*)$/.exec(text)?.[1]?.length ?? 0));
+  return drawn.map((one) => (one < 0 ? "" : axis(one, decimals - spare, places)));
 }
 
 /** Four digits and a unit, for columns in which the order of magnitude matters: 1.234M; small ones as `shown`. */
@@ -58,12 +72,31 @@ export function compact(text: string): string {
   return short(moved(text, -3 * step), Math.max(0, 3 - (power - 3 * step))) + UNITS[step];
 }
 
+/** A price where there is little room: as `shown`, and a long one cut. */
+export function brief(text: string): string {
+  const whole = shown(text);
+  if (whole.length <= LONG) return whole;
+  const power = magnitude(text);
+  return power >= LONG_POWER ? compact(text) : shown(short(text, Math.max(2, 7 - power)));
+}
+
 /** A change in percent with its sign and two decimals, from text; "–" where there is none. */
 export function percent(text: string | null): string {
   if (text === null) return "–";
   const value = Number(text);
+  if (magnitude(text) >= 6) return `${value > 0 ? "+" : ""}${compact(text)}%`;
   const places = Math.abs(value) >= 1000 ? 0 : 2;
   return `${value > 0 ? "+" : ""}${value.toFixed(places).replace(/^-(0(?:\.0+)?)$/, "$1")}%`;
+}
+
+/** Less than, equal to or greater than zero as `a` is to `b`: fixed-point texts of zero or more, exactly. */
+export function compared(a: string, b: string): number {
+  const [wholeA = "", fractionA = ""] = plain(a);
+  const [wholeB = "", fractionB = ""] = plain(b);
+  if (wholeA.length !== wholeB.length) return wholeA.length - wholeB.length;
+  // Digits of equal length, and digits after a point, are in the order of their text.
+  const [left, right] = wholeA === wholeB ? [fractionA, fractionB] : [wholeA, wholeB];
+  return left < right ? -1 : left > right ? 1 : 0;
 }
 
 /** -1, 0 or 1: whether the number goes down or up. */
@@ -75,6 +108,21 @@ export function direction(text: string | null): -1 | 0 | 1 {
 /** The change from `open` to `close` in percent, as text. */
 export function change(open: string, close: string): string {
   return fixed((Number(close) / Number(open) - 1) * 100);
+}
+
+// Without zeros that say nothing: before the whole part, after the fraction.
+function plain(text: string): string[] {
+  const [whole = "", fraction = ""] = text.split(".");
+  return [whole.replace(/^0+/, ""), fraction.replace(/0+$/, "")];
+}
+
+// The price as text with exactly so many decimals. Numbers from 1e21 on have no `toFixed`.
+function rounded(drawn: number, decimals: number, places: number): string {
+  const digits = Math.min(MOST_DECIMALS, Math.max(0, decimals - places));
+  const text = moved(Math.abs(drawn) < 1e21 ? drawn.toFixed(digits) : fixed(drawn), -places);
+  const fraction = text.split(".")[1] ?? "";
+  if (decimals <= fraction.length) return text;
+  return `${text}${fraction ? "" : "."}${"0".repeat(decimals - fraction.length)}`;
 }
 
 // Cut, not rounded: an abbreviation must not show more than there is.

@@ -1,5 +1,6 @@
 /** The messages of one stream of bars as ticks that never go back, and a word when history has to be asked again. */
 
+import { compared } from "./price";
 import type { Message } from "./stream";
 import { bar, type Bar, type BarText } from "./udf";
 
@@ -37,15 +38,46 @@ export class Ticks {
     }
   }
 
-  /** The library has history again that ends with `given`; what came while it was on its way is told after it. */
-  again(given: readonly Bar[]): void {
-    if (!this.#awaiting) return;
+  /**
+   * History that ends with `given` was given again; what came while it was on its way is told after it. `early`: it
+   * cannot be the answer to the word that history has to be asked again, as that word is still to come.
+   */
+  again(given: readonly Bar[], early = false): void {
+    const end = given.at(-1)?.time ?? -Infinity;
+    if (!this.#awaiting || early) {
+      this.#unasked(given, end);
+      return;
+    }
     this.#awaiting = false;
-    const [first] = given;
-    const came = [...this.#known.values()].filter((one) => first === undefined || one.time >= first.time);
+    const came = this.#newer(given);
+    const hole = came.length >= OVERLAP && (came[0]?.time ?? end) > end;
     this.#known = byTime(given);
-    this.#last = given.at(-1)?.time ?? -Infinity;
-    for (const one of came.sort((a, b) => a.time - b.time)) this.#next(one);
+    this.#last = end;
+    if (hole) this.#lost(came);
+    else for (const one of came) this.#next(one);
+  }
+
+  // Nobody was told to ask, so it may have been this listener or another one of the same series. Ticks must suit both:
+  // not older than what was given, and bars that only the other one was given are told when they come.
+  #unasked(given: readonly Bar[], end: number): void {
+    this.#last = Math.max(this.#last, end);
+    if (this.#awaiting) return;
+    const came = this.#newer(given);
+    const [only] = came;
+    if (only === undefined) return;
+    if (came.length === 1 && only.time === this.#last) this.tick(only);
+    else this.#ask();
+  }
+
+  // What was told and is not in `given`, or is there in an older state.
+  #newer(given: readonly Bar[]): Bar[] {
+    const there = byTime(given);
+    const first = given[0]?.time ?? -Infinity;
+    const came = [...this.#known.values()].filter((one) => {
+      const before = there.get(one.time);
+      return one.time >= first && (before === undefined || grown(before, one));
+    });
+    return came.sort((a, b) => a.time - b.time);
   }
 
   // The stream could not be continued: it may even be of another database.
@@ -57,7 +89,9 @@ export class Ticks {
   #begin(bars: readonly Bar[]): void {
     const [oldest] = this.#known.keys();
     const [first] = bars;
-    if (oldest !== undefined && first !== undefined && bars.length >= OVERLAP && first.time > this.#last) {
+    // What is known and not `#last`: that may be of bars given to somebody else.
+    const newest = Math.max(...this.#known.keys());
+    if (oldest !== undefined && first !== undefined && bars.length >= OVERLAP && first.time > newest) {
       this.#lost(bars);
       return;
     }
@@ -90,7 +124,7 @@ export class Ticks {
 
 /** Whether `next` is a newer state of the bar: trades are only ever added, so its volume has grown. */
 export function grown(bar: Bar, next: Bar): boolean {
-  return next.volume >= bar.volume && next.text.volume !== bar.text.volume;
+  return compared(next.text.volume, bar.text.volume) > 0;
 }
 
 function byTime(bars: readonly Bar[]): Map<number, Bar> {

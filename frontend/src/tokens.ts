@@ -1,7 +1,7 @@
 /** The list of tokens: searched and sorted by the service, asked again every few seconds, reachable by keyboard. */
 
 import { byId, element, mark, say, sayDecimal } from "./dom";
-import { compact, percent } from "./price";
+import { brief, compact, percent } from "./price";
 import { fetched } from "./udf";
 
 export interface Token {
@@ -39,6 +39,13 @@ export class Tokens {
   #active = "";
   #chosen = "";
   #asked = 0;
+  /** What the list that is shown was asked with. */
+  #query = "";
+  #searched = "";
+  /** Enter was pressed before the answer to what was typed had come. */
+  #entered = false;
+  /** The pointer is in the list: rows stay where they are, so that a press meets what it was meant for. */
+  #held = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
   /** `onChoose`: a token is chosen; `onFound`: the list is fresh, `undefined` if the service cannot be asked. */
@@ -47,7 +54,16 @@ export class Tokens {
     private readonly onChoose: (symbol: string) => void,
     private readonly onFound: (tokens: readonly Token[] | undefined, searched: boolean) => void,
   ) {
-    this.#search.addEventListener("input", () => this.#ask(TYPING_MS));
+    this.#search.addEventListener("input", () => {
+      this.#active = "";
+      this.#entered = false;
+      this.#mark();
+      this.#ask(TYPING_MS);
+    });
+    for (const type of ["pointerenter", "pointerleave"]) {
+      this.#list.addEventListener(type, () => (this.#held = type === "pointerenter"));
+    }
+    document.addEventListener("visibilitychange", () => this.#ask(0));
     for (const target of [this.#search, this.#list]) target.addEventListener("keydown", (event) => this.#key(event));
     this.#list.addEventListener("click", (event) => {
       const row = (event.target as HTMLElement).closest<HTMLElement>("[role=option]");
@@ -65,14 +81,16 @@ export class Tokens {
 
   /** Mark the token that is shown. */
   set chosen(symbol: string) {
-    this.#chosen = this.#active = symbol;
+    this.#chosen = symbol;
+    // What is typed goes on counting.
+    if (!this.#search.value) this.#active = symbol;
     this.#mark();
   }
 
   /** The token's last price, as the chart has just heard it. */
   price(symbol: string, price: string): void {
     const cell = this.#rows.get(symbol)?.children[1];
-    if (cell) sayDecimal(cell as HTMLElement, price);
+    if (cell) sayDecimal(cell as HTMLElement, price, brief);
   }
 
   focus(): void {
@@ -94,6 +112,8 @@ export class Tokens {
   }
 
   async #refresh(): Promise<void> {
+    // Nobody looks; it is asked at once when somebody does.
+    if (document.hidden) return;
     const turn = ++this.#asked;
     const search = this.#search.value.trim();
     const query = new URLSearchParams({ sort: this.#sort, limit: String(this.#limit), ...(search && { search }) });
@@ -102,8 +122,10 @@ export class Tokens {
       const { tokens } = await fetched<{ tokens: readonly Token[] }>(address);
       // What was typed or clicked since then is on its way.
       if (turn !== this.#asked) return;
-      this.#show(tokens);
+      this.#show(this.#held && String(query) === this.#query ? kept(this.#found, tokens) : tokens);
+      [this.#query, this.#searched] = [String(query), search];
       this.onFound(tokens, search !== "");
+      if (this.#entered) this.#enter();
     } catch {
       if (turn === this.#asked) this.onFound(undefined, search !== "");
     }
@@ -142,10 +164,10 @@ export class Tokens {
       this.#mark();
       this.#rows.get(this.#active)?.scrollIntoView({ block: "nearest" });
     } else if (event.key === "Enter") {
-      const active = this.#rows.has(this.#active) ? this.#active : this.#found[0]?.symbol;
-      if (active !== undefined) this.#choose(active);
+      this.#enter();
     } else if (event.key === "Escape" && this.#search.value) {
       this.#search.value = "";
+      this.#entered = false;
       this.#ask(0);
     } else {
       return;
@@ -153,10 +175,29 @@ export class Tokens {
     event.preventDefault();
   }
 
+  // To what was chosen with the arrows, else to what was typed, else to the first; once the list is of what was typed.
+  #enter(): void {
+    const typed = this.#search.value.trim();
+    this.#entered = typed !== this.#searched;
+    if (this.#entered) {
+      this.#ask(0);
+      return;
+    }
+    const exact = this.#found.find((token) => token.symbol.toLowerCase() === typed.toLowerCase());
+    const symbol = this.#rows.has(this.#active) ? this.#active : (exact ?? this.#found[0])?.symbol;
+    if (symbol !== undefined) this.#choose(symbol);
+  }
+
   #choose(symbol: string): void {
     this.#active = symbol;
     this.onChoose(symbol);
   }
+}
+
+// The tokens of before in their order, as they are now.
+function kept(before: readonly Token[], now: readonly Token[]): readonly Token[] {
+  const fresh = new Map(now.map((token) => [token.symbol, token]));
+  return before.map((token) => fresh.get(token.symbol) ?? token);
 }
 
 let rows = 0;
@@ -176,7 +217,7 @@ function filled(row: HTMLElement, token: Token): HTMLElement {
   const [, price, about, change] = row.children as unknown as HTMLElement[];
   const [volume, title] = (about?.children ?? []) as unknown as HTMLElement[];
   if (title) say(title, token.name ?? "");
-  if (price) sayDecimal(price, token.last_price);
+  if (price) sayDecimal(price, token.last_price, brief);
   if (change) {
     say(change, percent(token.price_change_percent_24h));
     mark(change, token.price_change_percent_24h);

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { axis, change, compact, fixed, magnitude, moved, percent, shown } from "../src/price";
+import { axis, brief, change, compact, compared, fixed, magnitude, marks, moved, percent, shown } from "../src/price";
 import { seeded } from "./random";
 
 test("tiny prices show how many zeros there are, and every digit", () => {
@@ -59,6 +59,42 @@ test("an axis has as many decimals as it is told", () => {
   assert.equal(axis(1e-18, 18), "0.0₁₇1");
 });
 
+test("an axis shows the smallest and the largest prices, never an exponent", () => {
+  assert.equal(axis(1.2345, 34, 30), "0.0₂₉12345");
+  assert.equal(axis(1.5, 2, -23), "150000000Q");
+  assert.equal(axis(1.5e23, 2), "150000000Q");
+  assert.equal(axis(1.234, 2, -9), "1.234B");
+  assert.deepEqual(marks([-1, 1, 1.25, 1.5], 14, 9), ["", "0.0₈100", "0.0₈125", "0.0₈150"]);
+  assert.deepEqual(marks([10, 20, 30], 4), ["10", "20", "30"]);
+  assert.deepEqual(marks([1e15, 2e15], 2), ["1Q", "2Q"]);
+});
+
+test("long prices are cut where there is little room", () => {
+  const expected = {
+    "0.00000123": "0.0₅123", "1234.5678": "1234.5678", "123456.123456789012": "123456.12", "0.123456789012345678": "0.12345678",
+    "0.000000000000123456789012345": "0.0₁₂12345678", "123456789012345.5": "123.4T", "12345678": "12345678",
+  };
+  for (const [text, cut] of Object.entries(expected)) {
+    assert.equal(brief(text), cut, text);
+    assert.ok(brief(text).length <= 14);
+  }
+});
+
+test("texts are compared exactly", () => {
+  assert.ok(compared("1000000000000000000.5", "1000000000000000000.1") > 0);
+  assert.ok(compared("9", "10") < 0);
+  assert.ok(compared("0.1", "0.09") > 0);
+  assert.ok(compared("1", "1.000000000000000000000001") < 0);
+  for (const [a, b] of [["0", "0.0"], ["01.50", "1.5"], ["7", "7"]] as const) assert.equal(compared(a, b), 0);
+  const random = seeded(4);
+  for (let turn = 0; turn < 500; turn++) {
+    const [a, b] = [random(100_000), random(100_000)];
+    const places = random(12);
+    const sign = compared(moved(String(a), -places), moved(String(b), -places));
+    assert.equal(Math.sign(sign), Math.sign(a - b));
+  }
+});
+
 test("columns show orders of magnitude, cut and never rounded up", () => {
   const expected = {
     "0": "0", "1": "1", "999.99": "999.9", "1000": "1K", "1234.5": "1.234K", "999999": "999.9K", "12345678": "12.34M",
@@ -74,6 +110,8 @@ test("changes have a sign", () => {
   assert.equal(percent("0"), "0.00%");
   assert.equal(percent("-0.0001"), "0.00%");
   assert.equal(percent("12345.6"), "+12346%");
+  assert.equal(percent("1234567891199999900000000"), "+1234567891Q%");
+  assert.equal(percent("1000000"), "+1M%");
   assert.equal(percent(null), "–");
   assert.equal(percent(change("0.00000100", "0.00000125")), "+25.00%");
 });

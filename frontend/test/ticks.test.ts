@@ -92,6 +92,68 @@ test("a stream that could not be continued asks for history and takes what there
   assert.deepEqual(library.has(), [[2, 1], [3, 1]]);
 });
 
+test("a library that asks by itself is not told older bars", () => {
+  const library = new Library([made(1, 1), made(2, 1)]);
+  const given = [made(1, 1), made(2, 2), made(4, 1)];
+  library.have(given);
+  library.ticks.again(given);
+  library.ticks.take(told("kline", made(2, 2)));
+  library.ticks.take(told("kline", made(4, 2)));
+  assert.deepEqual(library.has(), [[1, 1], [2, 2], [4, 2]]);
+});
+
+test("a library that asked by itself too early is told what it has missed", () => {
+  const library = new Library([made(1, 1)]);
+  library.ticks.take(told("kline", made(2, 1)));
+  library.have([made(1, 1)]);
+  library.ticks.again([made(1, 1)]);
+  assert.deepEqual(library.has(), [[1, 1], [2, 1]]);
+  library.ticks.take(told("kline", made(3, 1)));
+  library.have([made(1, 1)]);
+  library.ticks.again([made(1, 1)]);
+  assert.equal(library.resets, 1, "two bars may go back for somebody else");
+});
+
+test("bars that were given to another listener are still told", () => {
+  const library = new Library([made(1, 1)]);
+  library.ticks.again([made(1, 1), made(2, 1)]);
+  library.ticks.take(told("kline", made(2, 1)));
+  assert.deepEqual(library.has(), [[1, 1], [2, 1]]);
+});
+
+test("while a reset is still to come nothing goes back, and it is still answered", () => {
+  const library = new Library([made(1, 1), made(2, 1)]);
+  library.ticks.take(told("revision", made(1, 2)));
+  const given = [made(1, 2), made(2, 1), made(4, 1)];
+  library.have(given);
+  library.ticks.again(given, true);
+  library.ticks.take(told("kline", made(3, 1)));
+  library.ticks.again([...given.slice(0, 2), made(3, 1), made(4, 1)]);
+  library.have([...given.slice(0, 2), made(3, 1), made(4, 1)]);
+  library.ticks.take(told("kline", made(4, 2)));
+  assert.deepEqual(library.has(), [[1, 2], [2, 1], [3, 1], [4, 2]]);
+});
+
+test("history that does not reach up to what the stream began with is asked for again", () => {
+  const library = new Library([made(1, 1)]);
+  const many = Array.from({ length: 100 }, (_, at) => made(at + 50, 1));
+  library.ticks.take({ type: "snapshot", klines: many.map(native) });
+  library.have([made(1, 1), made(2, 1)]);
+  library.ticks.again([made(1, 1), made(2, 1)]);
+  assert.equal(library.resets, 2);
+  library.have([made(1, 1), ...many]);
+  library.ticks.again(many);
+  assert.equal(library.resets, 2);
+});
+
+test("volumes too long for a number are compared to the last digit", () => {
+  const exact = (volume: string): Bar => bar(1, { open: "1", high: "1", low: "1", close: "1", volume });
+  const bars = new Bars();
+  bars.put(exact("1000000000000000000.5"));
+  assert.equal(bars.put(exact("1000000000000000000.1")), "none");
+  assert.equal(bars.put(exact("1000000000000000000.6")), "replaced");
+});
+
 test("messages and types that are not known change nothing", () => {
   const library = new Library([made(1, 1)]);
   library.ticks.take({ type: "heartbeat", feed: "live" });

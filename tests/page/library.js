@@ -43,6 +43,16 @@ async (symbol) => {
             });
             return bars;
         },
+        // By itself, as `resetData()` makes the library do.
+        async again(guid) {
+            const one = library.series[guid];
+            one.bars = await library.page(one.resolution, Math.ceil(Date.now() / 1000) + 60, 300, true);
+        },
+        // As the first request of a browser whose clock is slow.
+        async first(resolution, to, countBack) {
+            const period = { from: to - 60, to, countBack, firstDataRequest: true };
+            return (await call("getBars", library.info, resolution, period))[0];
+        },
         subscribe(guid, count) {
             const one = library.series[guid];
             const tick = (bar) => {

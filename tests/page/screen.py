@@ -68,7 +68,8 @@ class Screen:
         for part in PARTS:
             cell = self.at(f"#bar-{part}")
             await expect(cell).to_have_attribute("data-value", bar[part], timeout=seconds * 1000)
-            assert unfolded(await cell.inner_text()) == bar[part]
+            if part != "volume":  # that is shortened
+                assert unfolded(await cell.inner_text()) == bar[part]
 
     async def told(self) -> dict[str, str | None]:
         """What the legend says at this moment."""

@@ -17,6 +17,27 @@ from tests.servers import Database
 
 LIBRARY = (Path(__file__).parent / "library.js").read_text()
 COUNT = 300
+# Streams whose messages wait while they are held.
+HOLD = """() => {
+    const Real = WebSocket;
+    window.held = {
+        on: false, open: false, waiting: [],
+        let_go() {
+            this.on = false;
+            this.waiting.splice(0).forEach((go) => go());
+        },
+    };
+    window.WebSocket = class extends Real {
+        set onmessage(listener) {
+            super.onmessage = listener && ((event) => {
+                held.open = true;
+                const go = () => listener(event);
+                if (!held.on) go();
+                else if (JSON.parse(event.data).type === "kline") held.waiting.push(go);
+            });
+        }
+    };
+}"""
 
 
 class Library:
@@ -101,6 +122,30 @@ async def test_late_trades_ask_for_a_reset_and_never_go_back(library: Library, m
             await market.post(market.trade(age))
         await library.has("a", market, "1m")
     assert await library.call("resets") >= 2
+
+
+async def test_a_library_that_asks_by_itself_is_not_told_older_bars(library: Library, market: Market) -> None:
+    await library.call("ready()")
+    await library.page.evaluate(HOLD)
+    await library.call(f"load('a', '1S', {COUNT})")
+    await library.call(f"subscribe('a', {COUNT})")
+    await poll(lambda: library.page.evaluate("() => held.open"), 10.0)
+    await library.page.evaluate("() => { held.on = true; }")
+    for age in (2, 1, 0):
+        await market.post(market.trade(age))
+    await poll(lambda: library.page.evaluate("() => held.waiting.length >= 3"), 10.0)
+    # As `resetData()` has it: what the stream tells now is older than what the library has.
+    await library.call("again('a')")
+    await library.page.evaluate("() => held.let_go()")
+    await market.post(market.trade())
+    await library.has("a", market, "1s")
+
+
+async def test_the_latest_bars_come_whatever_the_clock_says(library: Library, market: Market) -> None:
+    await library.call("ready()")
+    end = (await market.klines())[-1]["open_time"]
+    bars = await library.call(f"first('1', {end // 1000 - 3600}, 10)")
+    assert bars[-1]["time"] == end
 
 
 async def test_it_continues_over_a_restart(plain: Database, visit: Visit) -> None:
