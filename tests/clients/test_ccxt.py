@@ -43,7 +43,7 @@ async def test_markets(ccxt: Session) -> None:
     assert all(market["active"] and market["spot"] for market in markets.values())
     precise = {market["id"]: market["precision"]["price"] for market in markets.values()}
     assert precise[TINY] == "0.00000000000001"
-    assert precise[WIF] == "0.0001"
+    assert precise[WIF] == "0.00000001"
 
 
 DAY = ("last", "open", "high", "low", "baseVolume", "quoteVolume", "change")

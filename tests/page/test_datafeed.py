@@ -131,7 +131,8 @@ async def test_a_library_that_asks_by_itself_is_not_told_older_bars(library: Lib
     await library.call(f"subscribe('a', {COUNT})")
     await poll(lambda: library.page.evaluate("() => held.open"), 10.0)
     await library.page.evaluate("() => { held.on = true; }")
-    for age in (2, 1, 0):
+    # Ahead of the clock: bars that stay open, so that each is a message of the kind that is held.
+    for age in (-5, -6, -7):
         await market.post(market.trade(age))
     await poll(lambda: library.page.evaluate("() => held.waiting.length >= 3"), 10.0)
     # As `resetData()` has it: what the stream tells now is older than what the library has.
