@@ -236,7 +236,8 @@ async def test_a_drain_tells_everyone_and_waits_for_no_stuck_reader(posted: Data
             assert await asyncio.to_thread(one.stop) == 0
             assert time.monotonic() - begun < STOPPED
             assert await asyncio.gather(*codes) == [1012] * 25
-            assert reader.codes == [1012]
+            # It comes back at once: the other worker may still be there to tell it the same.
+            assert set(reader.codes) == {1012}
             assert "Traceback" not in one.log
 
 
