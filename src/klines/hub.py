@@ -19,6 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Final, Protocol
 
+RESTART: Final = 1012
 TOO_SLOW: Final = 4008
 FAILED: Final = 4500
 # The end of one bucket and the beginning of the next.

@@ -22,9 +22,10 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def framed(message: str) -> bytes:
+def framed(message: str | bytes) -> bytes:
     """The message as an unmasked WebSocket text frame (RFC 6455), the same bytes for every client."""
-    return bytes(Frame(Opcode.TEXT, message.encode()).serialize(mask=False))
+    payload = message.encode() if isinstance(message, str) else message
+    return bytes(Frame(Opcode.TEXT, payload).serialize(mask=False))
 
 
 class Address:

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from klines.cursor import Place, Stream
 from klines.errors import Unavailable
-from klines.hub import Hub
+from klines.hub import RESTART, Hub
 from klines.listener import Doorbell, Resumed, listen
 from klines.queries.changes import Changes, Moment, Wanted, changes
 from klines.queries.feeds import epoch, sequences
@@ -40,7 +40,6 @@ HASTE_TRADES = 65_536
 RETRY_SECONDS = (0.1, 1.0)
 TOKENS_AT_ONCE = 100
 MAX_BACK_MS = 5_000
-RESTART = 1012
 
 logger = logging.getLogger("klines.relay")
 

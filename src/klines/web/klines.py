@@ -56,7 +56,8 @@ async def get_klines(request: Incoming, token_symbol: FromPath[str], services: G
     now = services.now()
     async with services.reading(dear=is_dear(query.limit, query.width)) as connection:
         symbol, token_id = await services.token(connection, token_symbol)
-        page = await _page(connection, token_id, query, now)
+        window = Window(query.limit, query.from_us, query.to_us)
+        page = await filled_page(connection, token_id, query.width, window, query.fill, now)
     body = b'{"symbol":%b,"interval":"%b","klines":[%b]}' % (
         msgspec.json.encode(symbol),
         query.width.name.encode(),
@@ -84,12 +85,14 @@ def cacheable(request: Incoming, body: bytes, cache_control: str | None) -> Resp
     return Response(body, media_type="application/json", headers=headers)
 
 
-async def _page(connection: AsyncConnection, token_id: int, query: Query, now: datetime) -> klines.Page:
-    window = Window(query.limit, query.from_us, query.to_us)
-    if query.fill == "none":
-        return await klines.page(connection, token_id, query.width, window, now)
-    bars = await klines.rows(connection, token_id, query.width, window, now)
-    request = FillRequest(query.width, query.limit, _up(query.from_us), _up(query.to_us), query.fill)
+async def filled_page(
+    connection: AsyncConnection, token_id: int, width: Width, window: Window, fill: Fill, now: datetime
+) -> klines.Page:
+    """The bars of a window, with the buckets without trades filled as asked."""
+    if fill == "none":
+        return await klines.page(connection, token_id, width, window, now)
+    bars = await klines.rows(connection, token_id, width, window, now)
+    request = FillRequest(width, window.limit, _up(window.from_us), _up(window.to_us), fill)
     rows, last_open_ms = filled(request, bars, to_us(now) // 1000)
     return klines.Page(",".join(rows), last_open_ms)
 

@@ -19,7 +19,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 
 from klines.cursor import Stream, parse_cursor
 from klines.errors import BadRequest, KlinesError, NotFound, Unavailable, UpgradeRequired, echo
-from klines.hub import TOO_SLOW, Subscriber
+from klines.hub import RESTART, TOO_SLOW, Subscriber
 from klines.interval import parse_live_interval
 from klines.relay.opening import Ask, Opening
 from klines.web.binance.streams import address as streams
@@ -32,7 +32,6 @@ from klines.web.services import Services
 MAX_HISTORY = 1000
 MAX_CURSOR = 128
 CATCH_UP_SECONDS = 10.0
-RESTART = 1012
 Serve = Callable[[Connection, Receive, Send], Awaitable[None]]
 ACCEPT: Any = {"type": "websocket.accept"}
 

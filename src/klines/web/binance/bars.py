@@ -15,7 +15,6 @@ from litestar import Response, get
 
 from klines.database import reading
 from klines.errors import BadRequest
-from klines.gaps import Request, filled
 from klines.interval import Width
 from klines.queries import klines
 from klines.queries.tickers import listed
@@ -24,7 +23,7 @@ from klines.timestamp import to_us
 from klines.web.binance import query
 from klines.web.binance.answer import EXACT, Unit, answer, average, unit_of
 from klines.web.binance.refusal import invalid, unknown_symbol
-from klines.web.klines import refuse_costly
+from klines.web.klines import filled_page, refuse_costly
 from klines.web.schemas import Kline
 from klines.web.services import Given, Incoming, Services, is_dear
 
@@ -86,10 +85,8 @@ async def _dense(services: Services, symbol: str, width: Width, window: Window) 
     now = services.now()
     async with services.reading(dear=is_dear(window.limit, width)) as connection:
         _, token_id = await services.token(connection, symbol)
-        bars = await klines.rows(connection, token_id, width, window, now)
-    wanted = Request(width, window.limit, _up(window.from_us), _up(window.to_us), "prev")
-    found, _ = filled(wanted, bars, to_us(now) // 1000)
-    return _bars.decode(f"[{','.join(found)}]")
+        page = await filled_page(connection, token_id, width, window, "prev", now)
+    return _bars.decode(f"[{page.json}]")
 
 
 def _row(bar: Kline, unit: Unit) -> list[Any]:
@@ -100,10 +97,6 @@ def _row(bar: Kline, unit: Unit) -> list[Any]:
         *(bar.quote_volume, bar.trades, bar.buy_volume, bar.buy_quote_volume),
         "0",
     ]
-
-
-def _up(time_us: int | None) -> int | None:
-    return None if time_us is None else -(-time_us // 1000)
 
 
 def _sum(values: Any) -> Decimal:

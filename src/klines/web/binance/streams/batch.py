@@ -10,7 +10,8 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
-from websockets.frames import Frame, Opcode
+
+from klines.relay.messages import framed
 
 MILLISECONDS = 1
 MICROSECONDS = 1000
@@ -69,11 +70,6 @@ class Current(NamedTuple):
 
     batch: Batch
     key: Hashable
-
-
-def framed(payload: bytes) -> bytes:
-    """The payload as an unmasked WebSocket text frame (RFC 6455)."""
-    return bytes(Frame(Opcode.TEXT, payload).serialize(mask=False))
 
 
 def payload_of(frame: bytes) -> memoryview:

@@ -11,8 +11,10 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from klines.errors import BadRequest, KlinesError, Unavailable
+from klines.hub import RESTART
+from klines.relay.messages import framed
 from klines.web.binance.streams import control
-from klines.web.binance.streams.batch import Batch, framed
+from klines.web.binance.streams.batch import Batch
 from klines.web.binance.streams.control import INVALID_REQUEST, TRY_AGAIN, Refused, Request
 from klines.web.binance.streams.market import Claim, Market
 from klines.web.binance.streams.names import Name, parse_name
@@ -23,7 +25,6 @@ MAX_STREAMS = 1024
 OPEN_SECONDS = 12.0
 MAX_OPEN_SECONDS = 30.0
 OPENED_AT_ONCE = 8
-RESTART = 1012
 
 
 class Session:
