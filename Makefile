@@ -28,8 +28,8 @@ check: $(VENV)/.test
 
 # Rewrites the locks from pyproject.toml; needs uv, which nothing else does.
 lock:
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --extra build pyproject.toml -o requirements.lock
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --extra build --extra test -c requirements.lock pyproject.toml -o requirements-test.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --extra build --extra tracing pyproject.toml -o requirements.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --extra build --extra tracing --extra test -c requirements.lock pyproject.toml -o requirements-test.lock
 
 clean:
 	rm -rf $(VENV) $(dir $(PAGE)) frontend/node_modules

@@ -3,6 +3,8 @@
     KlinesError                       500, exit 1
     ├── BadRequest                    400  unparsable, or a bad parameter
     │   └── InvalidSymbol             400
+    ├── Unauthorized                  401  no key, or one that is not valid; close 4401
+    ├── Forbidden                     403  the key, the origin or the mode does not allow it
     ├── NotFound                      404
     │   └── UnknownToken              404
     ├── RequestTimeout                408  the body did not arrive in time
@@ -11,6 +13,7 @@
     ├── UnsupportedMediaType          415
     ├── InvalidItems                  422  well-formed, but an item breaks a rule
     ├── UpgradeRequired               426  a socket's address, asked for without an upgrade
+    ├── TooManyRequests               429  the client has used up its share for now
     ├── Unavailable                   503  the database cannot answer now, or the server is full
     └── CannotStart                   exit 3  one line says what and why
         └── InvalidSettings           exit 3
@@ -59,6 +62,20 @@ class BadRequest(KlinesError):
 
 class InvalidSymbol(BadRequest):
     """A symbol that breaks the naming rule; see `klines.symbol`."""
+
+
+class Unauthorized(KlinesError):
+    """No API key, or one that is not valid (any more)."""
+
+    status = 401
+    title = "Unauthorized"
+
+
+class Forbidden(KlinesError):
+    """Who asks is known, and may not do this."""
+
+    status = 403
+    title = "Forbidden"
 
 
 class NotFound(KlinesError):
@@ -116,6 +133,17 @@ class UpgradeRequired(KlinesError):
 
     status = 426
     title = "Upgrade required"
+
+
+class TooManyRequests(KlinesError):
+    """The client has used up its share; the same request succeeds `retry_after` seconds later."""
+
+    status = 429
+    title = "Too many requests"
+
+    def __init__(self, detail: str, *, code: str, retry_after: int) -> None:
+        super().__init__(detail, code=code)
+        self.retry_after = retry_after
 
 
 class Unavailable(KlinesError):

@@ -15,7 +15,15 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 from litestar.types import Send
 
-from klines.errors import ItemError, KlinesError, Unavailable, UnsupportedMediaType, UpgradeRequired
+from klines.errors import (
+    ItemError,
+    KlinesError,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+    UnsupportedMediaType,
+    UpgradeRequired,
+)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 1
@@ -58,6 +66,10 @@ def told(error: KlinesError) -> tuple[Problem, dict[str, str]]:
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _warn(error)
     headers = {"Retry-After": str(RETRY_SECONDS)} if isinstance(error, Unavailable) else {}
+    if isinstance(error, TooManyRequests):
+        headers = {"Retry-After": str(error.retry_after)}
+    if isinstance(error, Unauthorized):
+        headers = {"WWW-Authenticate": 'Bearer realm="klines"'}
     if isinstance(error, UnsupportedMediaType):
         headers = {"Accept-Encoding": "identity"}
     if isinstance(error, UpgradeRequired):
