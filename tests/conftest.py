@@ -12,6 +12,7 @@ from klines.settings import OUR_PREFIXES, variables
 from tests.application import serving, settings_for
 from tests.servers import Database, Server, open_server
 
+pytest_plugins = ["tests.figures"]
 PROFILES = ("plain", "timescale")
 
 
