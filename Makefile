@@ -1,13 +1,15 @@
 # Two commands are all a fresh machine needs: `make serve` and `make test`.
 PYTHON ?= python3
 VENV := .venv
+# Processes that run the tests, each with a PostgreSQL of its own.
+JOBS ?= 2
 BIN := $(VENV)/bin
 
 export MOCK_DATA_INTERVAL ?= 250
 
 PAGE := src/klines/page/datafeed.js
 
-.PHONY: serve test test-clients page lock check clean
+.PHONY: serve test test-faults soak test-clients page lock check clean
 
 # Neither needs the page: without Node.js they go on.
 serve: $(VENV)/.serve
@@ -16,7 +18,15 @@ serve: $(VENV)/.serve
 
 test: $(VENV)/.test
 	-@PAGE_OPTIONAL=1 $(MAKE) --silent --no-print-directory page
-	env -u MOCK_DATA_INTERVAL $(BIN)/pytest
+	env -u MOCK_DATA_INTERVAL $(BIN)/pytest -n $(JOBS) --dist loadfile
+
+# Every fault of the matrix, the long ones too; a line of figures each, also in build/figures.jsonl.
+test-faults: $(VENV)/.test
+	env -u MOCK_DATA_INTERVAL $(BIN)/pytest -m "fault or slow"
+
+# A service under load and faults for SOAK_MINUTES (20), held against every oracle; SOAK_SEED draws the faults.
+soak: $(VENV)/.test
+	env -u MOCK_DATA_INTERVAL $(BIN)/python -m tests.soak
 
 # Real clients, each in an environment of its own; those that cannot be installed are named, and skipped.
 test-clients: $(VENV)/.test

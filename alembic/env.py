@@ -1,6 +1,8 @@
 """Runs the migrations: on the connection of `klines.migrations`, or from the `alembic` command on DATABASE_URL.
 
-All of it happens in one transaction, under a lock that lets one process migrate at a time.
+All of it happens in one transaction, under a lock that lets one process migrate at a time. A lock that somebody else
+holds is waited for only `LOCK_TIMEOUT`, because every writer queues behind the wait; `klines.migrations` then does the
+whole transaction again, the `alembic` command leaves that to who typed it.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from sqlalchemy import Connection, text
 
 from klines.database import open_engine
 from klines.errors import CannotStart
+from klines.migrations import AnotherMigrates
+from klines.revision import LOCK_TIMEOUT
 from klines.settings import read_settings
 from klines.tables import metadata
 
@@ -21,8 +25,9 @@ MIGRATION_LOCK = 0x6B6C696E6573  # "klines"
 
 def run(connection: Connection) -> None:
     connection.execute(text("SET LOCAL statement_timeout = 0"))
-    connection.execute(text("SET LOCAL lock_timeout = 0"))
-    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+    connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
+    if not connection.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK}).scalar():
+        raise AnotherMigrates
     context.configure(
         connection=connection,
         target_metadata=metadata,

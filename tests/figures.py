@@ -11,7 +11,7 @@ import pytest
 Figure = float | int | str | dict[str, int]
 
 FILE = Path("build/figures.jsonl")
-LINES = pytest.StashKey[list[str]]()
+PROPERTY = "figures"
 
 
 @pytest.fixture
@@ -21,14 +21,16 @@ def figures(request: pytest.FixtureRequest) -> Callable[..., None]:
     def report(fault: str, /, **told: Figure) -> None:
         rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in told.items()}
         line = msgspec.json.encode({"fault": fault, "test": request.node.name} | rounded).decode()
-        request.config.stash.setdefault(LINES, []).append(line)
+        # These travel with the report, also from a process that runs a part of the tests.
+        request.node.user_properties.append((PROPERTY, line))
 
     return report
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Shows the lines, and adds them to the file."""
-    lines = config.stash.get(LINES, [])
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    lines = [str(value) for report in reports for name, value in report.user_properties if name == PROPERTY]
     if not lines:
         return
     terminalreporter.section("figures")

@@ -60,9 +60,8 @@ export class Datafeed {
   readonly #given = new Map<string, readonly Bar[]>();
 
   /**
-   * `base`: where the service is, by default the page's own origin. It has to be of the same origin as the page, or
-   * behind a proxy that makes it so: the service does not answer pages of other origins. `onState` tells how a
-   * subscription's stream is.
+   * `base`: where the service is, by default the page's own origin. A page of another origin is answered only if the
+   * service lists that origin in KLINES_ALLOWED_ORIGINS. `onState` tells how a subscription's stream is.
    */
   constructor(base: string | URL = "/", onState?: (guid: string, state: State) => void) {
     this.#base = new URL(base, location.href);

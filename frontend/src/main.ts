@@ -1,5 +1,6 @@
 /** The page: what the address names is what is shown; everything else follows from it. */
 
+import { onRefused, useKey } from "./access";
 import { fragment, INTERVALS, intervalOf, place, type Place } from "./address";
 import { Chart } from "./chart";
 import { startControls } from "./controls";
@@ -46,8 +47,22 @@ class Page {
     }
     document.addEventListener("keydown", (event) => this.#key(event));
     addEventListener("hashchange", () => this.#follow());
+    onRefused((known) => this.#askForKey(known));
     say(byId("origin"), new URL("api/v1/trades", this.#base).href);
     this.#follow();
+  }
+
+  // The service wants a key; with it the page begins again.
+  #askForKey(known: boolean): void {
+    const dialog = byId<HTMLDialogElement>("access");
+    say(byId("access-why"), known ? "This key is not valid, or may not read." : "");
+    if (dialog.open) return;
+    byId<HTMLFormElement>("access-form").onsubmit = (event) => {
+      event.preventDefault();
+      useKey(byId<HTMLInputElement>("access-key").value.trim());
+      location.reload();
+    };
+    dialog.showModal();
   }
 
   // Show what the address names.

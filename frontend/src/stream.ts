@@ -7,6 +7,8 @@
  * dead: the service sends a heartbeat after five.
  */
 
+import { admitted } from "./access";
+
 export type State = "connecting" | "live" | "stale" | "reconnecting";
 
 /** A message as it came; members and types that are not known are ignored by whoever takes it. */
@@ -33,9 +35,11 @@ export class Stream {
   #cursor: string | undefined;
   #state: State = "connecting";
   #failures = 0;
+  #attempt = 0;
   #heardAt = 0;
   #retry: ReturnType<typeof setTimeout> | undefined;
   readonly #watch: ReturnType<typeof setInterval>;
+  readonly #base: URL;
   readonly #address: URL;
   readonly #listener: Listener;
   readonly #wake = (): void => this.#look();
@@ -43,6 +47,7 @@ export class Stream {
 
   /** `path` is relative to `base`, the service's address, such as `ws/transactions/PEPE`. */
   constructor(base: string | URL, path: string, history: number, listener: Listener) {
+    this.#base = new URL(base);
     this.#address = new URL(path, base);
     this.#address.protocol = this.#address.protocol.replace("http", "ws");
     this.#address.searchParams.set("history", String(history));
@@ -51,7 +56,7 @@ export class Stream {
     document.addEventListener("visibilitychange", this.#wake);
     addEventListener("online", this.#online);
     this.#watch = setInterval(this.#wake, LOOK_MS);
-    this.#connect();
+    void this.#connect();
   }
 
   get state(): State {
@@ -67,10 +72,19 @@ export class Stream {
     this.#drop();
   }
 
-  #connect(): void {
+  async #connect(): Promise<void> {
     this.#drop();
+    const attempt = this.#attempt;
     if (this.#cursor !== undefined) this.#address.searchParams.set("cursor", this.#cursor);
-    const socket = new WebSocket(this.#address);
+    let address: URL;
+    try {
+      address = await admitted(this.#base, this.#address);
+    } catch {
+      if (attempt === this.#attempt) this.#lost();
+      return;
+    }
+    if (attempt !== this.#attempt) return;
+    const socket = new WebSocket(address);
     this.#socket = socket;
     this.#heardAt = performance.now();
     socket.onmessage = (event) => this.#heard(String(event.data));
@@ -96,13 +110,13 @@ export class Stream {
     this.#tell("reconnecting");
     const most = Math.min(LAST_DELAY_MS, FIRST_DELAY_MS * 2 ** this.#failures++);
     clearTimeout(this.#retry);
-    this.#retry = setTimeout(() => this.#connect(), most * (0.5 + Math.random() / 2));
+    this.#retry = setTimeout(() => void this.#connect(), most * (0.5 + Math.random() / 2));
   }
 
   #reconnect(): void {
     if (this.#socket === undefined) {
       clearTimeout(this.#retry);
-      this.#connect();
+      void this.#connect();
     }
   }
 
@@ -116,7 +130,9 @@ export class Stream {
     this.#listener.state?.(state);
   }
 
+  // Whatever is on its way ends too.
   #drop(): void {
+    this.#attempt++;
     const socket = this.#socket;
     this.#socket = undefined;
     if (socket === undefined) return;

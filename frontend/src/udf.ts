@@ -1,5 +1,7 @@
 /** The service's `/udf` answers, with the text of every number kept: bars to the last digit. */
 
+import { ask } from "./access";
+
 /** Decimals of a bar as the service wrote them. */
 export interface BarText {
   readonly open: string;
@@ -35,7 +37,7 @@ const TIMEOUT_MS = 15_000;
 
 /** The JSON at `address`; throws what the service says is wrong, or that it cannot be reached. */
 export async function fetched<T>(address: URL, read: (text: string) => unknown = JSON.parse): Promise<T> {
-  const answer = await fetch(address, { signal: AbortSignal.timeout(TIMEOUT_MS), cache: "no-store" });
+  const answer = await ask(address, { signal: AbortSignal.timeout(TIMEOUT_MS), cache: "no-store" });
   const body = read(await answer.text()) as { s?: string; errmsg?: string; detail?: string };
   if (body.s === "error" || !answer.ok) throw new Error(body.errmsg ?? body.detail ?? `HTTP ${answer.status}`);
   return body as T;

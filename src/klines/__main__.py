@@ -9,6 +9,7 @@ import click
 from klines import __version__, settings
 from klines.cli.db import db_group
 from klines.cli.import_trades import import_command
+from klines.cli.keys import keys_group
 from klines.cli.mock import mock_command
 from klines.cli.serve import serve_command
 from klines.cli.verify import verify_command
@@ -31,7 +32,7 @@ def commands() -> None:
     """Exact candlesticks for meme-token platforms."""
 
 
-for command in (serve_command, import_command, mock_command, db_group, verify_command):
+for command in (serve_command, import_command, mock_command, db_group, keys_group, verify_command):
     commands.add_command(command)
 
 

@@ -5,35 +5,51 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from functools import partial
+from typing import Any
 
+import asyncpg
+import msgspec
 from litestar import Litestar
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ASGIApp
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from klines import __version__, logs, migrations
+from klines import __version__, logs, migrations, tracing
+from klines.background import running
+from klines.breaker import Breaker
 from klines.database import open_engine, open_writers
+from klines.dear import Dear, connections
 from klines.errors import CannotStart, KlinesError
 from klines.feeds.mock import run_mock_feed
 from klines.hub import Hub
+from klines.metrics import shared, sources
+from klines.metrics.ingest import MeasuredWriter
+from klines.metrics.metrics import Metrics
+from klines.metrics.standing import DatabaseStanding
+from klines.queries import roles
 from klines.relay.engines import Engines
 from klines.relay.lifespan import open_relay
 from klines.relay.relay import Pace, Relay
 from klines.retention import keep_days, sweep_tape
 from klines.settings import Settings, read_settings
 from klines.sole import Sole, kept_running
-from klines.web import binance, health, klines, page, problem, socket, tokens, trades, udf
+from klines.watch import end_long_sessions
+from klines.web import binance, health, klines, observe, page, problem, socket, tickets, tokens, trades, udf
+from klines.web import metrics as scraped
+from klines.web.access import open_access
 from klines.web.binance.streams.market import open_market
 from klines.web.binance.streams.tickers import Tickers
+from klines.web.document import Document
 from klines.web.gate import gate
-from klines.web.services import Dear, Services
-from klines.writer import TradeWriter
+from klines.web.intake import Intake
+from klines.web.leaving import noticed
+from klines.web.probe import open_probe
+from klines.web.services import Services
 
 WRITERS = 4
 # A heartbeat comes within five seconds of silence: the relay looks every half second.
@@ -44,22 +60,27 @@ logger = logging.getLogger("klines")
 
 def create_app(settings: Settings) -> ASGIApp:
     """The ASGI application for a migrated database at `settings.database_url`."""
+    metrics = Metrics(shared.directory())
     app = Litestar(
         route_handlers=[
             klines.get_klines,
             trades.get_trades,
             trades.post_trades,
             tokens.get_tokens,
+            tokens.options_token,
             tokens.get_token,
             tokens.put_token,
             health.get_live,
             health.get_ready,
+            scraped.get_metrics,
+            tickets.post_ticket,
             socket.sockets,
             *binance.ROUTES,
             *udf.ROUTES,
             *page.ROUTES,
         ],
-        lifespan=[lambda app: _lifespan(app, settings)],
+        middleware=[observe.routed],
+        lifespan=[lambda app: _lifespan(app, settings, metrics)],
         dependencies={"services": Provide(_services, sync_to_thread=False)},
         exception_handlers={
             KlinesError: problem.from_klines_error,
@@ -70,65 +91,107 @@ def create_app(settings: Settings) -> ASGIApp:
             title="klines",
             version=__version__,
             path="/schema",
-            render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
+            render_plugins=[Document(settings)],
             use_handler_docstrings=True,
         ),
         logging_config=None,
     )
-    return gate(app)
+    return observe.observed(gate(app, settings), metrics.instruments, settings.klines_access_log)
 
 
 def create_from_environment() -> ASGIApp:
     """The application as a server process makes it; the supervisor has put the database's address in place."""
     settings = read_settings(os.environ)
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.klines_log_format)
     return create_app(settings)
 
 
 @asynccontextmanager
-async def _lifespan(app: Litestar, settings: Settings) -> AsyncIterator[None]:
+async def _lifespan(app: Litestar, settings: Settings, metrics: Metrics) -> AsyncIterator[None]:
     if not settings.database_url:
         raise CannotStart("DATABASE_URL: the application needs a database; `klines serve` starts an embedded one")
-    async with AsyncExitStack() as stack:
+    async with tracing.exported(os.environ), AsyncExitStack() as stack:
         schema = await migrations.check(settings.database_url)
-        engine = await stack.enter_async_context(open_engine(settings.database_url, settings.klines_pool_size))
-        pool = await stack.enter_async_context(open_writers(settings.database_url, WRITERS))
-        writer = TradeWriter(pool, register=settings.klines_register_tokens)
+        reader, writing = await _addressed(settings)
+        breaker, size = Breaker(), connections(settings.klines_pool_size)
+        engine = await stack.enter_async_context(open_engine(reader, size, breaker=breaker))
+        pool = await stack.enter_async_context(open_writers(writing.database_url, WRITERS))
+        writer = MeasuredWriter(
+            pool, register=settings.klines_register_tokens, breaker=breaker, instruments=metrics.instruments
+        )
         if settings.mock_data_interval:
-            await stack.enter_async_context(run_mock_feed(settings, engine, writer))
-        await stack.enter_async_context(kept_running(settings.database_url, Sole.TAPE_SWEEP, sweep_tape))
+            await stack.enter_async_context(run_mock_feed(writing, engine, writer))
+        app.state.access = await stack.enter_async_context(open_access(writing))
+        await stack.enter_async_context(kept_running(writing.database_url, Sole.TAPE_SWEEP, sweep_tape))
         if days := settings.klines_trade_retention_days:
             await stack.enter_async_context(
-                kept_running(settings.database_url, Sole.RETENTION, partial(keep_days, days))
+                kept_running(writing.database_url, Sole.RETENTION, partial(keep_days, days))
             )
+        if seconds := settings.klines_analyst_seconds:
+            watch = partial(end_long_sessions, seconds)
+            await stack.enter_async_context(kept_running(writing.database_url, Sole.ANALYST_WATCH, watch))
         token_ids: dict[str, int] = {}
 
         def forget() -> None:
             token_ids.clear()
             writer.forget_tokens()
 
-        hub, relay = await stack.enter_async_context(_live(settings, engine, forget))
-        services = app.state.services = Services(engine, writer, settings, schema, token_ids, relay, hub, Dear())
+        dear, intake = Dear(size), stack.enter_context(closing(Intake()))
+        hub, relay = await stack.enter_async_context(_live(settings, reader, engine, dear, forget))
+        relay.pulse.recovered = breaker.close
+        probe = await stack.enter_async_context(open_probe(reader))
+        services = app.state.services = Services(
+            engine, writer, settings, schema, token_ids, relay, hub, dear, intake, breaker, probe
+        )
         app.state.binance_streams = await stack.enter_async_context(
             open_market(relay, hub, Tickers(engine), services.find)
         )
-        app.state.places = socket.Places(settings.max_connections)
+        # On the developer's own machine all clients are one.
+        each = 0 if settings.authority == "open" else settings.klines_client_connections
+        app.state.metrics = metrics
+        app.state.leaving = stack.enter_context(noticed())
+        await stack.enter_async_context(_measured(metrics, services, pool, app.state.binance_streams.hub))
+        app.state.places = socket.Places(settings.max_connections, each)
         if schema.profile:
             logger.info("storage profile %s: %s", *schema.profile)
         yield
 
 
+async def _addressed(settings: Settings) -> tuple[str, Settings]:
+    """The address to read at, and the settings of who writes: the login in the role for the work, where it may."""
+    found = await roles.addresses(settings.database_url)
+    return found.reading, msgspec.structs.replace(settings, database_url=found.writing)
+
+
 @asynccontextmanager
 async def _live(
-    settings: Settings, engine: AsyncEngine, forget: Callable[[], None]
+    settings: Settings, reader: str, engine: AsyncEngine, dear: Dear, forget: Callable[[], None]
 ) -> AsyncIterator[tuple[Hub, Relay]]:
     hub = Hub(idle_seconds=IDLE_SECONDS)
     pace = Pace(settings.klines_push_interval / 1000, settings.klines_close_grace)
     async with (
-        open_engine(settings.database_url, by_key=True) as turns,
-        open_relay(settings.database_url, Engines(turns, engine), hub, pace, forget) as relay,
+        open_engine(reader, by_key=True) as turns,
+        open_relay(reader, Engines(turns, engine, dear), hub, pace, forget) as relay,
     ):
         yield hub, relay
+
+
+@asynccontextmanager
+async def _measured(
+    metrics: Metrics, services: Services, pool: asyncpg.Pool[Any], binance_hub: Hub
+) -> AsyncIterator[None]:
+    settings, found = services.settings, services.schema.profile
+    standing = DatabaseStanding(services.engine, seams=found is not None and found.profile == "timescale")
+    metrics.watch(
+        partial(sources.of_build, settings.workers, settings.mock_data_interval / 1000),
+        partial(sources.of_hubs, {"native": services.hub, "binance": binance_hub}),
+        partial(sources.of_pulse, services.relay.pulse),
+        partial(sources.of_breaker, services.breaker, services.writer),
+        partial(sources.of_pools, {"reads": services.engine}, pool),
+        standing.families,
+    )
+    async with metrics.at_work(), running("reading of how the database stands", standing.keep_reading, 1.0):
+        yield
 
 
 def _services(state: State) -> Services:

@@ -1,13 +1,15 @@
 """Connections: the reading engine and the writing pool, and what a driver's error means to a caller.
 
 Driver errors become `Unavailable` here and nowhere else. Reads go through SQLAlchemy, writes through asyncpg's own
-pool, because binary arrays and COPY are asyncpg's.
+pool, because binary arrays and COPY are asyncpg's. Every wait has an end of ours besides the server's, for a server
+that says nothing any more; a connection that was waited for in vain is dropped, not asked to end.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import asyncpg
@@ -15,14 +17,27 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from klines import tracing
+from klines.breaker import GONE, Breaker
+from klines.dsn import split
 from klines.errors import Unavailable
 
 APPLICATION = "klines"
 CONNECT_SECONDS = 5
 ACQUIRE_SECONDS = 2
+# For a connection of a pool to open, or a reading one to prove that it answers. To drop one that does not takes the
+# driver two seconds more.
+READY_SECONDS = 3
 READ_SECONDS = 5
 WRITE_SECONDS = 60
+# A statement of a writer: it ends before the request that sent it.
+INGEST_SECONDS = 50
 LOCK_SECONDS = 3
+IDLE_SECONDS = 10
+# A server that says nothing cannot be told that we leave.
+CLOSE_SECONDS = 1
+# How much later than the server we give up.
+MARGIN_SECONDS = 0.5
 
 # For a connection that stands as long as its process: silence does not end it, but a host that is gone does, within
 # half a minute. The server would otherwise keep what the connection holds there for hours.
@@ -54,31 +69,39 @@ _GONE = (
     asyncpg.InvalidCatalogNameError,
     asyncpg.ObjectNotInPrerequisiteStateError,
     asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.ProgramLimitExceededError,  # the queue of notifications is full: no commit that rings is possible
 )
 
 _BUSY = (
     PoolTimeout,
-    TimeoutError,
     asyncpg.InsufficientResourcesError,
     asyncpg.LockNotAvailableError,
     asyncpg.QueryCanceledError,
+    asyncpg.ProgramLimitExceededError,
 )
 
 
 @asynccontextmanager
 async def open_engine(
-    url: str, pool_size: int = 1, statement_seconds: int = READ_SECONDS, *, by_key: bool = False
+    url: str,
+    pool_size: int = 1,
+    statement_seconds: int = READ_SECONDS,
+    *,
+    by_key: bool = False,
+    breaker: Breaker | None = None,
 ) -> AsyncIterator[AsyncEngine]:
     """The reading engine on the PostgreSQL at `url`; a statement may take `statement_seconds` (0: any time).
 
     With `by_key` it is for statements that read few rows by their keys, often: planned once, whatever statistics say.
-    The URL is asyncpg's, with all that libpq reads in one (`sslmode`, several hosts, a socket's directory).
+    The URL is asyncpg's, with all that libpq reads in one (`sslmode`, `connect_timeout`, several hosts, a socket's
+    directory). What is read through it counts for the `breaker`, if there is one.
     """
 
     session = _session(statement_seconds) | (BY_KEY if by_key else {})
+    patience = statement_seconds + MARGIN_SECONDS if statement_seconds else None
 
     async def connect(*_: object, **__: object) -> asyncpg.Connection[Any]:
-        return await asyncpg.connect(url, timeout=CONNECT_SECONDS, server_settings=session)
+        return await connected(url, command_timeout=patience, server_settings=session)
 
     engine = create_async_engine(
         "postgresql+asyncpg://",
@@ -88,28 +111,52 @@ async def open_engine(
         pool_timeout=ACQUIRE_SECONDS,
         pool_pre_ping=True,
         hide_parameters=True,
+        execution_options={
+            "klines_breaker": breaker,
+            "klines_ready_seconds": max(READY_SECONDS, split(url, READY_SECONDS)[1]),
+        },
     )
+    tracing.watch_reads(engine)
     try:
         yield engine
     finally:
-        await engine.dispose()
+        await _closed(engine.dispose())
 
 
 @asynccontextmanager
 async def open_writers(url: str, size: int) -> AsyncIterator[asyncpg.Pool[Any]]:
     """The writing pool: `size` connections at the most, opened when needed."""
+    address, seconds = split(url, READY_SECONDS)
     pool = asyncpg.create_pool(
-        url,
+        address,
         min_size=0,
         max_size=size,
-        timeout=CONNECT_SECONDS,
-        command_timeout=2 * WRITE_SECONDS,
+        timeout=seconds,
+        command_timeout=INGEST_SECONDS + MARGIN_SECONDS,
+        init=tracing.watch_writes,
         # A late trade in a compressed chunk decompresses its neighbours; one transaction may hold many of them.
-        server_settings=_session(WRITE_SECONDS)
+        server_settings=_session(INGEST_SECONDS)
         | {"lock_timeout": f"{LOCK_SECONDS}s", "timescaledb.max_tuples_decompressed_per_dml_transaction": "0"},
     )
     async with pool:
-        yield pool
+        try:
+            yield pool
+        finally:
+            # What does not close in time is cut by the pool itself.
+            await _closed(pool.close())
+
+
+async def connected(url: str, **choices: Any) -> asyncpg.Connection[Any]:
+    """A connection of its own; `choices` are asyncpg's. Its `timeout` is `CONNECT_SECONDS`, or what the URL says.
+
+    A server that does not answer in time is a `ConnectionError`: it is away, not busy.
+    """
+    address, seconds = split(url, CONNECT_SECONDS)
+    try:
+        connection: asyncpg.Connection[Any] = await asyncpg.connect(address, timeout=seconds, **choices)
+    except TimeoutError as error:
+        raise ConnectionError(f"no connection in {seconds:g} s") from error
+    return connection
 
 
 @asynccontextmanager
@@ -119,9 +166,47 @@ async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     Statements are READ COMMITTED, each with a snapshot of its own: an older one can miss rows of a chunk that
     TimescaleDB has recompressed since. What must be consistent is therefore one statement.
     """
-    with translated():
-        async with engine.connect() as connection:
+    options = engine.get_execution_options()
+    with guarded(options.get("klines_breaker")):
+        connection = await _ready(engine, options.get("klines_ready_seconds"))
+        try:
             yield connection
+        except TimeoutError:
+            await _drop(connection)
+            raise
+        finally:
+            await asyncio.shield(connection.close())
+
+
+async def _ready(engine: AsyncEngine, seconds: float | None) -> AsyncConnection:
+    try:
+        async with asyncio.timeout(seconds):
+            return await engine.connect().start()
+    except PoolTimeout:
+        raise
+    except TimeoutError as error:
+        raise ConnectionError(f"no answer in {seconds} s") from error
+
+
+async def _closed(closing: Awaitable[None]) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await closing
+
+
+async def _drop(connection: AsyncConnection) -> None:
+    # Not closed, nor rolled back: that asks a server which has just not answered.
+    if not connection.invalidated:
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        driver.terminate()
+        await connection.invalidate()
+
+
+@contextmanager
+def guarded(breaker: Breaker | None) -> Iterator[None]:
+    """As `translated`, and counted by the breaker, which refuses while it is open."""
+    with breaker.attempt() if breaker else nullcontext(), translated():
+        yield
 
 
 @contextmanager
@@ -144,9 +229,11 @@ def translated() -> Iterator[None]:
 
 def _unavailable(error: BaseException) -> Unavailable:
     cause = getattr(getattr(error, "orig", None), "__cause__", None) or error
+    if isinstance(cause, asyncpg.DiskFullError):
+        return Unavailable("the database has no room left on its disk", code="database_full")
     if isinstance(cause, _BUSY):
         return Unavailable("the database is busy", code="database_busy")
-    return Unavailable("the database does not answer", code="database_unavailable")
+    return Unavailable("the database does not answer", code=GONE)
 
 
 def _session(seconds: int) -> dict[str, str]:
@@ -155,7 +242,7 @@ def _session(seconds: int) -> dict[str, str]:
         "default_transaction_isolation": "read committed",
         "statement_timeout": f"{seconds}s",
         "lock_timeout": f"{seconds}s",
-        "idle_in_transaction_session_timeout": "30s",
+        "idle_in_transaction_session_timeout": f"{IDLE_SECONDS}s",
         "TimeZone": "UTC",
         "jit": "off",
     }

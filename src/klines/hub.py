@@ -66,9 +66,8 @@ class Subscriber:
         self._write: Callable[[bytes], None] | None = None
         self._wrote = 0.0
         self._waiting: OrderedDict[Hashable, bytes] = OrderedDict()
-        self._size = 0
+        self._size, self._over = 0, False
         self._paused: float | None = None
-        self._over = False
         self._end: tuple[int, str] | None = None
 
     def attach(self, sink: Sink, first: Sequence[bytes] = ()) -> None:
@@ -99,6 +98,7 @@ class Subscriber:
             self._deliver(self._write, frame)
             return
         key = object() if key is None else key
+        self._hub.conflated += key in self._waiting
         self._size += len(frame) - len(self._waiting.pop(key, b""))
         self._waiting[key] = frame
         most_bytes = self._hub.max_bytes + self.streams * BYTES_PER_STREAM
@@ -158,7 +158,8 @@ class Subscriber:
 class Hub:
     """The subscribers of this process by topic; one that was closed is none any more.
 
-    `max_bytes` and `max_frames` bound what waits for one subscriber; `clock` is in seconds and never goes back.
+    `max_bytes` and `max_frames` bound what waits for one subscriber; `clock` is in seconds and never goes back;
+    `conflated` counts the frames that a newer one with their key replaced.
     """
 
     def __init__(
@@ -170,16 +171,18 @@ class Hub:
         idle_seconds: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.max_bytes = max_bytes
-        self.max_frames = max_frames
-        self.stuck_seconds = stuck_seconds
-        self.idle_seconds = idle_seconds
-        self.clock = clock
+        self.max_bytes, self.max_frames = max_bytes, max_frames
+        self.stuck_seconds, self.idle_seconds = stuck_seconds, idle_seconds
+        self.clock, self.conflated = clock, 0
         self._rooms: dict[Topic, _Room] = {}
         self._unsent: dict[Subscriber, int] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._rooms.values()))
+
+    def waiting(self) -> list[int]:
+        """The bytes that wait, by subscriber."""
+        return [one._size for room in self._rooms.values() for one in room]
 
     def topics(self) -> Collection[Topic]:
         """The topics that have subscribers now: a copy."""

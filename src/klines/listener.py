@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
-from klines.database import APPLICATION, CONNECT_SECONDS, LASTING, translated
+from klines.database import APPLICATION, CONNECT_SECONDS, LASTING, connected, translated
 from klines.errors import Unavailable
 
 CHANNEL = "klines_v1"
@@ -34,7 +34,8 @@ MAX_IDS = 4_000  # more do not fit into a payload
 MAX_ID = 2**31 - 1
 
 _IDS = re.compile(rf"[0-9]{{1,10}}(?:,[0-9]{{1,10}}){{0,{MAX_IDS - 1}}}")
-_PROBE = "SELECT pg_notify($1, '')"
+# Asking how full the queue is lets PostgreSQL forget what everybody has taken, which a full one does by nothing else.
+_PROBE = "SELECT pg_notify($1, '') FROM pg_notification_queue_usage()"
 
 logger = logging.getLogger("klines.listener")
 
@@ -193,7 +194,7 @@ class _Retry:
 @asynccontextmanager
 async def _opened(url: str) -> AsyncIterator[_Line]:
     with _retried():
-        connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS, server_settings=_session())
+        connection = await connected(url, server_settings=_session())
     try:
         line = _Line(connection)
         with _retried(), _answering(connection, CONNECT_SECONDS):

@@ -11,8 +11,10 @@ from sqlalchemy import Connection, text
 from klines import profile
 from klines.migrations import folder
 
-# A migration under traffic gives up rather than queue every writer behind its lock.
-LOCK_TIMEOUT = "5s"
+# Whoever waits for a strong lock has everybody else queue behind it: less than what a writer bears, then room for them.
+LOCK_TIMEOUT = "500ms"
+# A migration names every schema, so that nothing of another login can stand in for what it means.
+SEARCH_PATH = "pg_catalog, pg_temp"
 
 
 def decide_profile(operations: Operations) -> profile.Choice:
@@ -36,4 +38,6 @@ def execute_script(connection: Connection, script: str) -> None:
     # A statement through SQLAlchemy comes first: it opens the transaction that the raw connection then joins.
     connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
     raw = cast(Any, connection.connection.dbapi_connection)
-    raw.run_async(lambda driver: driver.execute(script))
+    # Alembic's own table is found in the path that the login has.
+    pinned = f"SET LOCAL search_path = {SEARCH_PATH};\n{script}\n;SET LOCAL search_path TO DEFAULT"
+    raw.run_async(lambda driver: driver.execute(pinned))

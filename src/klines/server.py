@@ -27,6 +27,8 @@ from uvicorn.supervisors import Multiprocess
 from klines.app import create_from_environment
 from klines.errors import CannotStart
 from klines.web.connection import Connection
+from klines.web.http import Http
+from klines.web.room import OTHER_FILES, open_files
 
 GRACE_SECONDS = 5
 """Connections are aborted a second before (`Connection.DRAIN`), so that the application still closes in order."""
@@ -35,8 +37,7 @@ BACKLOG = 2048
 SEND_BUFFER = 64 * 1024
 USER_TIMEOUT_MS = 10_000
 MAX_MESSAGE = 64 * 1024
-OTHER_FILES = 256
-"""Open files besides the WebSockets: database connections, requests, logs, libraries."""
+KEEP_ALIVE_SECONDS = 15
 
 logger = logging.getLogger("klines")
 
@@ -66,12 +67,15 @@ def config(app: ASGIApp | Callable[[], ASGIApp] | str, **changes: Any) -> uvicor
     """Our choices for uvicorn; `changes` are further arguments of `uvicorn.Config`, or other choices."""
     choices: dict[str, Any] = {
         "loop": "uvloop",
-        "http": "httptools",
+        "http": Http,
         "ws": Connection,
         "ws_max_size": MAX_MESSAGE,
         "ws_per_message_deflate": False,
         "ws_ping_interval": 20.0,
         "ws_ping_timeout": 20.0,
+        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
+        # Its default believes what programs of this machine say of their clients; see `klines.web.client`.
+        "proxy_headers": False,
         "lifespan": "on",
         "log_config": None,
         "access_log": False,
@@ -158,9 +162,9 @@ def allow_open_files(connections: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        soft = hard
     except (OSError, ValueError):
         # A platform may have a limit below the one it tells.
         logger.debug("the limit of open files stays at %d", soft)
-    if soft not in {resource.RLIM_INFINITY, -1} and soft < connections + OTHER_FILES:
-        logger.warning("MAX_CONNECTIONS %d does not fit the limit of open files, %d", connections, soft)
+    files = open_files()
+    if files is not None and files < connections + OTHER_FILES:
+        logger.warning("MAX_CONNECTIONS %d does not fit the limit of open files, %d", connections, files)

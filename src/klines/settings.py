@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin
@@ -14,10 +16,14 @@ import platformdirs
 from msgspec import Meta
 
 from klines.errors import InvalidSettings
+from klines.network import networks, origins
 
 OUR_PREFIXES = ("KLINES_", "MOCK_")
 NEAR_ENOUGH = 0.9
 MAX_PASSWORD = 1024
+MAX_PORT = 65_535
+# Of each of the hosts, which a comma separates; what stands before an @ is no host.
+_PORT = re.compile(r":([0-9]+)(?=,|$)", re.ASCII)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
@@ -28,7 +34,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="least severe level that is logged")
     ] = "info"
+    klines_log_format: Annotated[
+        Literal["text", "json"], Meta(description="text: a line per event for people; json: an object per line")
+    ] = "text"
+    klines_access_log: Annotated[
+        Literal["off", "errors", "all"],
+        Meta(description="requests and sockets that are logged; errors: what failed on our side, at most 20 a second"),
+    ] = "errors"
     workers: Annotated[int, Meta(ge=1, le=64, description="server processes on the same port")] = 1
+    auth: Annotated[
+        Literal["", "open", "write", "all"],
+        Meta(description="what needs an API key: open nothing, write writes, all everything; empty: see the README"),
+    ] = ""
     database_url: Annotated[
         str, Meta(description="PostgreSQL 16 or newer, as postgresql://…; empty: the embedded server")
     ] = ""
@@ -45,7 +62,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
         Literal["auto", "timescale", "plain"],
         Meta(description="profile for a new database; auto: timescale where the server has the Community edition"),
     ] = "auto"
-    klines_pool_size: Annotated[int, Meta(ge=1, le=100, description="reading connections per process")] = 5
+    klines_migration_seconds: Annotated[
+        int, Meta(ge=1, le=86400, description="how long a migration may try to get the locks it needs")
+    ] = 120
+    klines_pool_size: Annotated[int, Meta(ge=1, le=100, description="reading connections per process, at least 2")] = 5
     klines_register_tokens: Annotated[
         bool, Meta(description="register an unknown symbol at its first trade; false: refuse the trade")
     ] = True
@@ -58,6 +78,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     max_connections: Annotated[
         int, Meta(ge=0, le=1_000_000, description="WebSockets per server process; one more is refused with 503")
     ] = 10_000
+    klines_client_connections: Annotated[
+        int, Meta(ge=0, le=1_000_000, description="WebSockets per key or client and process, unless open; 0: no limit")
+    ] = 100
+    klines_trusted_proxies: Annotated[
+        str, Meta(description="proxies in front whose X-Forwarded-For is believed: addresses or networks, by comma")
+    ] = ""
+    klines_allowed_origins: Annotated[
+        str, Meta(description="origins of web pages elsewhere that may read and connect, by comma; *: any")
+    ] = ""
+    klines_analyst_seconds: Annotated[
+        int, Meta(ge=0, le=86400, description="end analysts' statements and transactions that last longer; 0: never")
+    ] = 120
+    klines_read_limit: Annotated[
+        int, Meta(ge=0, le=1_000_000_000, description="weight of reads a minute per key or client; 0: no limit")
+    ] = 6000
+    klines_write_limit: Annotated[
+        int, Meta(ge=0, le=1_000_000_000, description="rows written a minute per key or client; 0: no limit")
+    ] = 600_000
+    klines_upgrade_limit: Annotated[
+        int, Meta(ge=0, le=1_000_000_000, description="WebSockets opened a minute per key or client; 0: no limit")
+    ] = 300
+    klines_login_limit: Annotated[
+        int, Meta(ge=0, le=1_000_000_000, description="failed logins a minute per client; 0: no limit")
+    ] = 10
     klines_push_interval: Annotated[
         int,
         Meta(ge=0, le=10_000, description="least milliseconds between two pushes of one token; the first is at once"),
@@ -79,6 +123,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     mock_history_minutes: Annotated[
         int, Meta(ge=0, le=10080, description="minutes of history the mock feed writes for a token without trades")
     ] = 180
+
+    @property
+    def authority(self) -> Literal["open", "write", "all"]:
+        """What needs a key: AUTH, or `open` where nobody else can reach the service, on loopback without proxies."""
+        return self.auth or ("open" if alone(self) else "write")
 
     @property
     def data_dir(self) -> Path:
@@ -121,6 +170,15 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     return _checked(settings)
 
 
+def alone(settings: Settings) -> bool:
+    """Whether only programs of this machine reach the service: it listens on loopback, and no proxy is announced."""
+    try:
+        loopback = settings.host == "localhost" or ipaddress.ip_address(settings.host).is_loopback
+    except ValueError:
+        loopback = False
+    return loopback and not settings.klines_trusted_proxies
+
+
 def _refuse_unknown(name: str, known: Collection[str]) -> None:
     if name in known:
         return
@@ -149,6 +207,12 @@ def _checked(settings: Settings) -> Settings:
     url = settings.database_url
     if url and not url.startswith(("postgresql://", "postgres://")):
         raise InvalidSettings("DATABASE_URL: must start with postgresql://")
+    if any(int(port) > MAX_PORT for port in _PORT.findall(url.partition("://")[2].partition("/")[0])):
+        raise InvalidSettings(f"DATABASE_URL: a port must be at most {MAX_PORT}")
+    if settings.auth == "open" and not alone(settings):
+        raise InvalidSettings("AUTH=open: only where HOST is a loopback address and KLINES_TRUSTED_PROXIES is empty")
+    networks(settings.klines_trusted_proxies)
+    origins(settings.klines_allowed_origins)
     if settings.database_password_file:
         return msgspec.structs.replace(settings, database_url=_with_password(url, settings.database_password_file))
     return settings

@@ -2,8 +2,8 @@
 
 The work starts again when it fails or its database goes away, and moves to another process when its own ends, or when
 the server has not heard of its host for half a minute. Each process keeps one connection per work, lock or no lock,
-and no statement on it waits for ever. A holder that was cut off may learn of it later than the others: work must bear
-two of its kind for a while.
+and no statement on it waits for ever. Work that leaves its connection idle has it probed, and ends before the server
+gives the lock to another; other work notices at its next statement, and must bear two of its kind for a while.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from enum import IntEnum
 from functools import partial
 from typing import Any
@@ -19,12 +19,23 @@ from typing import Any
 import asyncpg
 
 from klines.background import running
-from klines.database import APPLICATION, CONNECT_SECONDS, LASTING, READ_SECONDS, WRITE_SECONDS, translated
+from klines.database import (
+    APPLICATION,
+    CLOSE_SECONDS,
+    CONNECT_SECONDS,
+    LASTING,
+    READ_SECONDS,
+    WRITE_SECONDS,
+    connected,
+    translated,
+)
 
 RETRY_SECONDS = 2.0
+PROBE_SECONDS = 3.0
 LONG_SECONDS = 6 * 3600
 
 _TRY = "SELECT pg_try_advisory_lock($1)"
+_PROBE = "SELECT 1"
 
 logger = logging.getLogger("klines.sole")
 
@@ -35,6 +46,12 @@ class Sole(IntEnum):
     MOCK_FEED = 0x6B6C696E6573_01
     RETENTION = 0x6B6C696E6573_02
     TAPE_SWEEP = 0x6B6C696E6573_03
+    ANALYST_WATCH = 0x6B6C696E6573_04
+
+    @property
+    def leaves_idle(self) -> bool:
+        """Whether this work sends nothing over the connection that holds its lock."""
+        return self is Sole.MOCK_FEED
 
     @property
     def statement_seconds(self) -> int:
@@ -70,14 +87,37 @@ async def _once(url: str, sole: Sole, work: Callable[[Holder], Awaitable[None]],
             while not await connection.fetchval(_TRY, int(sole), timeout=READ_SECONDS):  # noqa: ASYNC110 - as said
                 await asyncio.sleep(RETRY_SECONDS)
             logger.info("this process runs the %s", name)
-            await work(Holder(connection))
+            async with _proven(connection) if sole.leaves_idle else nullcontext():
+                await work(Holder(connection))
+
+
+@asynccontextmanager
+async def _proven(connection: asyncpg.Connection[Any]) -> AsyncIterator[None]:
+    """Ends what it is around, with `TimeoutError`, when the connection does not answer a probe."""
+    async with asyncio.timeout(None) as ending:
+
+        async def probe() -> None:
+            try:
+                while True:
+                    await asyncio.sleep(PROBE_SECONDS)
+                    await connection.execute(_PROBE, timeout=PROBE_SECONDS)
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+                connection.terminate()
+                ending.reschedule(0)
+
+        probing = asyncio.create_task(probe(), name="probe")
+        try:
+            yield
+        finally:
+            probing.cancel()
+            with suppress(asyncio.CancelledError):
+                await probing
 
 
 @asynccontextmanager
 async def _connected(url: str, statement_seconds: int) -> AsyncIterator[asyncpg.Connection[Any]]:
-    connection = await asyncpg.connect(
+    connection = await connected(
         url,
-        timeout=CONNECT_SECONDS,
         # The server gives up first, and says so; ours is for a server that says nothing any more.
         command_timeout=statement_seconds + CONNECT_SECONDS,
         server_settings=_session(statement_seconds),
@@ -87,7 +127,7 @@ async def _connected(url: str, statement_seconds: int) -> AsyncIterator[asyncpg.
     finally:
         # A server that is gone cannot be told; its silence must not stand in for the cancellation that brought us here.
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            await connection.close(timeout=CONNECT_SECONDS)
+            await connection.close(timeout=CLOSE_SECONDS)
 
 
 def _session(statement_seconds: int) -> dict[str, str]:

@@ -7,21 +7,27 @@ conflict and dropped.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import asyncpg
 import msgspec
 
-from klines.database import ACQUIRE_SECONDS, translated
+from klines.breaker import Breaker
+from klines.database import ACQUIRE_SECONDS, guarded
 from klines.errors import InvalidItems, ItemError, Unavailable
 from klines.models import Receipt, TokenFacts, Trade
 from klines.timestamp import to_datetime
 
 MAX_KNOWN_TOKENS = 100_000
 ATTEMPTS = 3
+# So many trades are made columns in a few milliseconds; more of them beside the event loop.
+MAX_IN_LOOP = 2_000
 
 logger = logging.getLogger("klines.writer")
 
@@ -65,25 +71,23 @@ PUT_TOKEN: LiteralString = """
     RETURNING xmax = 0 AS created
 """
 
-
-# Writers cut the tape too, in an order of their own: what one of them holds is left to it, as waiting could deadlock.
-FORGET_TAPE: LiteralString = """
-    WITH forgotten AS (
-        DELETE FROM klines_internal.tape WHERE ctid = ANY (ARRAY(
-            SELECT ctid FROM klines_internal.tape WHERE taped_at < now() - make_interval(secs => $1) LIMIT 1000
-            FOR UPDATE SKIP LOCKED
-        )) RETURNING 1
-    )
-    SELECT count(*) FROM forgotten
-"""
+RAISE_FLOOR: LiteralString = "SELECT klines_internal.raise_floor_v1($1)"
+FORGET_BELOW: LiteralString = "SELECT klines_internal.forget_below_v1($1)"
+FORGET_TAPE: LiteralString = "SELECT klines_internal.forget_tape_v1($1)"
 
 
 class TradeWriter:
-    """Writes through a pool; knows the ids of tokens it has seen."""
+    """Writes through a pool, for nobody else; knows the ids of tokens it has seen.
 
-    def __init__(self, pool: asyncpg.Pool[Any], *, register: bool) -> None:
+    `waiting` is how many batches wait for a connection.
+    """
+
+    def __init__(self, pool: asyncpg.Pool[Any], *, register: bool, breaker: Breaker | None = None) -> None:
+        self.waiting = 0
         self._pool = pool
+        self._places = asyncio.Semaphore(pool.get_max_size())
         self._register = register
+        self._breaker = breaker
         self._token_ids: dict[str, int] = {}
 
     async def write(self, trades: Sequence[Trade]) -> Receipt:
@@ -94,11 +98,15 @@ class TradeWriter:
         """
         if not trades:
             return Receipt(0, 0, 0, 0)
-        with translated():
+        with guarded(self._breaker):
             for attempt in range(1, ATTEMPTS + 1):
                 try:
-                    async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-                        return await self._write(connection, trades)
+                    async with self._transaction() as connection:
+                        receipt, fresh = await self._write(connection, trades)
+                    # Only committed ids are remembered: a registration that was rolled back leaves no such token.
+                    if len(self._token_ids) + len(fresh) <= MAX_KNOWN_TOKENS:
+                        self._token_ids.update(fresh)
+                    return receipt
                 except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError) as error:
                     # Only writers outside the service can cause it: they may lock in another order.
                     if attempt == ATTEMPTS:
@@ -107,24 +115,52 @@ class TradeWriter:
                     raise InvalidItems(str(error), code=error.constraint_name or "trade_invalid") from None
         raise AssertionError("unreachable")
 
-    async def _write(self, connection: Connection, trades: Sequence[Trade]) -> Receipt:
-        async with connection.transaction():
-            fresh = await self._fresh_ids(connection, {trade.symbol for trade in trades})
-            columns = _columns(trades, self._token_ids | fresh)
-            inserted = int((await connection.execute(INSERT, *columns)).rpartition(" ")[2])
-            conflicts = 0
-            if inserted < len(trades):
-                times = columns[2]
-                ((conflicts, *example),) = await connection.fetch(CONFLICTS, *columns, min(times), max(times))
-                if conflicts:
-                    logger.warning("%d conflicting trades dropped, such as token %s trade %s", conflicts, *example)
-        # Only committed ids are remembered: a rolled back registration would leave a token that does not exist.
-        if len(self._token_ids) + len(fresh) <= MAX_KNOWN_TOKENS:
-            self._token_ids.update(fresh)
-        return Receipt(len(trades), inserted, len(trades) - inserted - conflicts, conflicts)
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Connection]:
+        """A connection in a transaction, committed in the end or rolled back; a silent server is not waited for."""
+        async with self._place():
+            try:
+                connection = await self._pool.acquire()
+                try:
+                    async with _in_transaction(connection):
+                        yield connection
+                finally:
+                    await self._pool.release(connection, timeout=ACQUIRE_SECONDS)
+            except TimeoutError as error:
+                raise ConnectionError("no answer in time") from error
 
-    async def _fresh_ids(self, connection: Connection, symbols: set[str]) -> dict[str, int]:
-        missing = sorted(symbols - self._token_ids.keys())
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        # Not the pool's own queue: who waits there for long cannot tell a busy server from one that is gone.
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(ACQUIRE_SECONDS):
+                await self._places.acquire()
+        except TimeoutError:
+            raise Unavailable("the database is busy: every writer is at work", code="database_busy") from None
+        finally:
+            self.waiting -= 1
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    async def _write(self, connection: Connection, trades: Sequence[Trade]) -> tuple[Receipt, dict[str, int]]:
+        symbols = {trade.symbol for trade in trades}
+        known = {symbol: self._token_ids[symbol] for symbol in symbols & self._token_ids.keys()}
+        fresh = await self._fresh_ids(connection, sorted(symbols - known.keys()))
+        make = partial(_columns, trades, known | fresh)
+        columns = make() if len(trades) <= MAX_IN_LOOP else await asyncio.to_thread(make)
+        inserted = int((await connection.execute(INSERT, *columns)).rpartition(" ")[2])
+        conflicts = 0
+        if inserted < len(trades):
+            times = columns[2]
+            ((conflicts, *example),) = await connection.fetch(CONFLICTS, *columns, min(times), max(times))
+            if conflicts:
+                logger.warning("%d conflicting trades dropped, such as token %s trade %s", conflicts, *example)
+        return Receipt(len(trades), inserted, len(trades) - inserted - conflicts, conflicts), fresh
+
+    async def _fresh_ids(self, connection: Connection, missing: list[str]) -> dict[str, int]:
         if not missing:
             return {}
         if self._register:
@@ -143,24 +179,44 @@ class TradeWriter:
 
     async def put_token(self, symbol: str, facts: TokenFacts) -> bool:
         """Replace what is known of a token, registering it if it is new; True when it was."""
-        with translated():
-            created: bool = await self._pool.fetchval(
-                PUT_TOKEN,
-                symbol,
-                facts.name,
-                facts.base,
-                facts.quote,
-                facts.decimals,
-                facts.supply,
-                msgspec.json.encode(facts.metadata).decode(),
-            )
+        columns = facts.name, facts.base, facts.quote, facts.decimals, facts.supply
+        with guarded(self._breaker):
+            async with self._transaction() as connection:
+                created: bool = await connection.fetchval(
+                    PUT_TOKEN, symbol, *columns, msgspec.json.encode(facts.metadata).decode()
+                )
         return created
+
+
+@asynccontextmanager
+async def _in_transaction(connection: Connection) -> AsyncIterator[None]:
+    transaction = connection.transaction()
+    try:
+        async with asyncio.timeout(ACQUIRE_SECONDS):
+            await transaction.start()
+        yield
+        await transaction.commit()
+    except TimeoutError:
+        connection.terminate()
+        raise
+    except BaseException:
+        await asyncio.shield(_rolled_back(connection, transaction))
+        raise
+
+
+async def _rolled_back(connection: Connection, transaction: asyncpg.transaction.Transaction) -> None:
+    try:
+        async with asyncio.timeout(ACQUIRE_SECONDS):
+            await transaction.rollback()
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+        connection.terminate()
 
 
 async def forget_trades(connection: asyncpg.Connection[Any], before: datetime) -> None:
     """Drop raw trades older than `before` for good; their bars stay, and late trades there are refused from now on."""
-    # A procedure that commits on its own cannot be prepared, so its argument is written out: it is a datetime.
-    await connection.execute(f"CALL klines_internal.forget_trades_v1('{before.isoformat()}')")
+    # Two statements, hence two transactions: writers must know the floor before a trade below it is gone.
+    if await connection.fetchval(RAISE_FLOOR, before):
+        await connection.execute(FORGET_BELOW, before)
 
 
 async def forget_tape(connection: asyncpg.Connection[Any], seconds: int) -> None:

@@ -18,9 +18,9 @@ from klines.web.binance.streams import market
 from tests.application import serving, settings_for
 from tests.dialects.binance_streams import Client, as_filled, ids, joined
 from tests.live.followers import PROMISED, TERMINATE, WATCHED, Writer, poll, running, writer_of
+from tests.live.power import Power
 from tests.live.proxy import Proxy, through, upstream_of
 from tests.live.streams import post
-from tests.live.test_faults import Power
 from tests.live.test_slow_clients import TOO_SLOW, burst, stalled
 from tests.servers import Database, reachable_directory
 

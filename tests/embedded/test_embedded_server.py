@@ -28,7 +28,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import klines
-from klines.embedded import EmbeddedServer, postmaster, running_url, wheel_binary
+from klines.embedded import EmbeddedServer, postmaster, remains, running_url, wheel_binary
 from klines.embedded.account import our_account, server_account
 from klines.embedded.directory import LOG_BYTES, DataDirectory
 from klines.embedded.postmaster import read_pid_file, running_postmaster
@@ -368,7 +368,7 @@ def test_a_session_that_outlives_its_postmaster_is_ended_first(data_dir: Path, m
             assert client.stdout is not None
             session = psutil.Process(int(client.stdout.readline()))
             kill(postmaster_of(data_dir))
-            monkeypatch.setattr(postmaster, "SURVIVOR_SECONDS", 0.2)
+            monkeypatch.setattr(remains, "SURVIVOR_SECONDS", 0.2)
             server.__exit__(None, None, None)
             with EmbeddedServer(data_dir) as next_server:
                 assert ended(session)

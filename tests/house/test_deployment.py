@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from klines.errors import InvalidSettings
 from klines.server import GRACE_SECONDS
 from klines.settings import read_settings, variables
 
@@ -31,6 +33,7 @@ SECRETS = {
     "service": ["database_password"],
     "analyst": ["database_password", "analyst_password"],
     "grafana": ["analyst_password", "grafana_password"],
+    "prometheus": ["metrics_key"],
 }
 JOBS = 17
 
@@ -103,7 +106,7 @@ def test_a_container_is_bounded(name: str) -> None:
     assert name == "database" or float(interpolated(given["cpus"])) <= 1, "a limit above one core fails on one core"
 
 
-@pytest.mark.parametrize("name", ["database", "service", "grafana"])
+@pytest.mark.parametrize("name", ["database", "service", "grafana", "prometheus"])
 def test_what_stays_up_is_watched_restarted_and_has_time_to_stop(name: str) -> None:
     given = service(name)
     assert given["restart"] == "unless-stopped"
@@ -176,8 +179,47 @@ def test_the_environment_is_one_that_the_service_understands(name: str) -> None:
     assert name != "service" or "${MOCK_DATA_INTERVAL:-0}" in given["environment"].values(), "and can be"
 
 
+PROFILED = {"analyst", "grafana", "prometheus"}
+
+
+def test_a_container_that_others_reach_is_not_open() -> None:
+    given = {name: interpolated(value) for name, value in service("service")["environment"].items()}
+    assert (given["HOST"], given["AUTH"], given["KLINES_TRUSTED_PROXIES"]) == ("0.0.0.0", "write", "")  # noqa: S104
+    given.pop("DATABASE_PASSWORD_FILE")
+    assert read_settings(given).authority == "write"
+    with pytest.raises(InvalidSettings, match="AUTH=open"):
+        read_settings(given | {"AUTH": "open"})
+    text = (TOP / "docker-compose.yml").read_text("utf-8")
+    assert "docker compose exec -T service klines keys create feeder --scopes write" in text
+
+
+def unit() -> dict[str, list[str]]:
+    """The settings of the systemd unit; one may be given more than once."""
+    settings: dict[str, list[str]] = {}
+    for line in (TOP / "deploy/systemd/klines.service").read_text("utf-8").splitlines():
+        name, found, value = line.partition("=")
+        if found and line[:1] != "#":
+            settings.setdefault(name, []).append(value)
+    return settings
+
+
+def test_the_systemd_unit_confines_as_the_container_does() -> None:
+    given = unit()
+    switched = ("NoNewPrivileges", "PrivateTmp", "PrivateDevices", "ProtectHome", "RestrictSUIDSGID", "LockPersonality")
+    assert all(given[name] == ["yes"] for name in switched)
+    assert (given["User"], given["ProtectSystem"], given["CapabilityBoundingSet"]) == (["klines"], ["strict"], [""])
+    assert given["LoadCredential"][0].partition(":")[0] == "database_password"
+    assert not [value for value in given["Environment"] if re.search("PASSWORD=|SECRET|KEY", value)]
+    assert int(given["TimeoutStopSec"][0]) > 2 * GRACE_SECONDS
+    assert (given["MemoryMax"], given["TasksMax"], given["LimitNOFILE"]) == (["1G"], ["256"], ["65536"])
+    if program := shutil.which("systemd-analyze"):
+        command = [program, "security", "--offline=true", "--threshold=20", str(TOP / "deploy/systemd/klines.service")]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert ended.returncode == 0, ended.stdout
+
+
 def test_nobody_needs_what_only_dashboards_need() -> None:
-    assert {name for name, given in compose()["services"].items() if "profiles" in given} == {"analyst", "grafana"}
+    assert {name for name, given in compose()["services"].items() if "profiles" in given} == PROFILED
     needed = {need for name in ("database", "migrate", "service") for need in SECRETS[name]}
     assert needed == {"database_password"}
     assert {need for name in ("migrate", "service") for need in service(name)["depends_on"]} == {"database", "migrate"}

@@ -15,7 +15,7 @@ SOURCES = sorted((ROOT / "src").rglob("*.py"))
 
 # Reads, writes, and the schema side: nothing else holds SQL.
 SQL_HOMES = re.compile(
-    r"klines/(queries/\w+|writer|importer/staging|profile|migrations|revision|sole|listener|embedded/\w+)\.py$"
+    r"klines/(queries/\w+|writer|importer/staging|transfer/statements|profile|migrations|revision|sole|listener|embedded/\w+)\.py$"
 )
 STATEMENT = re.compile(
     r"\b(SELECT\s.+|INSERT\s+INTO\s|DELETE\s+FROM\s|UPDATE\s+\w+\s+SET\s|CREATE\s+TABLE\s|CALL\s+\w)", re.S

@@ -185,10 +185,12 @@ class Follower(Generic[L]):
     """A client that comes back with its last cursor whenever its connection ends; every snapshot must be recovered.
 
     `heard` are all messages with their monotonic times, `codes` how its connections ended. `url` is where it connects.
+    With `keeps`, for one that stays long, about so many of the latest messages are kept.
     """
 
-    def __init__(self, url: str, path: str, log: L, **query: object) -> None:
+    def __init__(self, url: str, path: str, log: L, *, keeps: int | None = None, **query: object) -> None:
         self.url = url
+        self.keeps = keeps
         self.log = log
         self.cursor: str | None = None
         self.heard: list[tuple[float, Message]] = []
@@ -243,6 +245,8 @@ class Follower(Generic[L]):
         self._told(message)
         self.cursor = message["cursor"]
         self.heard.append((time.monotonic(), message))
+        if self.keeps and len(self.heard) > 2 * self.keeps:
+            del self.heard[: -self.keeps]
         self._moved.set()
 
     async def _run(self) -> None:
@@ -261,7 +265,7 @@ class Follower(Generic[L]):
                     await asyncio.Event().wait()
 
     async def _listen(self, connection: ClientConnection) -> None:
-        stream = Stream(connection, self.log, resumes=self.cursor is not None)
+        stream = Stream(connection, self.log, resumes=self.cursor is not None, keeps=self.keeps)
         self.connection = connection
         try:
             await stream.until(lambda _: False, deadline=FOR_EVER)
@@ -278,9 +282,11 @@ class Follower(Generic[L]):
 
 
 @asynccontextmanager
-async def following(url: str, path: str, log: L, **query: object) -> AsyncIterator[Follower[L]]:
+async def following(
+    url: str, path: str, log: L, *, keeps: int | None = None, **query: object
+) -> AsyncIterator[Follower[L]]:
     """A follower that has its first snapshot."""
-    follower = Follower(url, path, log, **query)
+    follower = Follower(url, path, log, keeps=keeps, **query)
     try:
         await follower.until(lambda _: bool(follower.heard))
         yield follower
@@ -310,8 +316,11 @@ class Pair(NamedTuple):
             await follower.tells(feed, deadline=deadline)
 
     async def holds(self, writer: Writer, *, deadline: float = DEADLINE) -> None:
-        """Wait until everything that was committed is told: each trade once, in order; each bar right, closed once."""
-        committed = writer.committed[writer.symbols[0]]
+        """`told`, of everything that this writer committed for its first token."""
+        await self.told(writer.committed[writer.symbols[0]], deadline=deadline)
+
+    async def told(self, committed: list[Trade], *, deadline: float = DEADLINE) -> None:
+        """Wait until all of it is told: each trade once, in the order of the commits; each bar right, closed once."""
         await self.has(len(committed), deadline=deadline)
         assert self.trades.log.trades == wire(*committed)
         for chart in self.charts:

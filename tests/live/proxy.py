@@ -27,6 +27,8 @@ RESET = struct.pack("ii", 1, 0)
 T = TypeVar("T")
 
 Address = tuple[str, int] | str
+Judge = Callable[[object, bytes, bool], bool]
+"""Of a connection and a piece that is about to be carried, upward to the upstream or not: is the connection reset?"""
 
 
 @dataclass
@@ -35,6 +37,7 @@ class _Faults:
 
     swallows: bool = False
     delay: float = 0.0
+    resets: Judge | None = None
 
 
 class Proxy:
@@ -90,6 +93,10 @@ class Proxy:
     def delay(self, seconds: float) -> None:
         """Carry each piece of up to 64 KiB this much later, in each direction; 0: at once."""
         self._do(lambda: self._set_delay(seconds))
+
+    def reset_when(self, judge: Judge | None) -> None:
+        """Ask about each piece, in the proxy's thread, whether to reset its connection instead; None: carry all."""
+        self._faults.resets = judge
 
     def restore(self) -> None:
         """Work again, on the same port; connections that lost bytes are reset, as TCP never leaves a gap."""
@@ -261,6 +268,8 @@ class _Link:
         while piece := await self._receive(source):
             if self._faults.delay:
                 await asyncio.sleep(self._faults.delay)
+            if self._faults.resets is not None and self._faults.resets(self, piece, source is self._client):
+                raise ConnectionResetError
             if self._faults.swallows:
                 self.gap = True
             else:

@@ -190,13 +190,17 @@ L = TypeVar("L", bound=Log)
 
 
 class Stream(Generic[L]):
-    """One connection, read and checked in the background: `messages` are all that came, `log` what they said."""
+    """One connection, read and checked in the background: `messages` are all that came, `log` what they said.
 
-    def __init__(self, connection: ClientConnection, log: L, *, resumes: bool) -> None:
+    With `keeps`, for connections that last, `messages` are the first one and about so many of the latest.
+    """
+
+    def __init__(self, connection: ClientConnection, log: L, *, resumes: bool, keeps: int | None = None) -> None:
         self.connection = connection
         self.log = log
         self.messages: list[Message] = []
         self._resumes = resumes
+        self._keeps = keeps
         self._position = 1
         self._came = asyncio.Event()
         self._broken: Exception | None = None
@@ -284,6 +288,8 @@ class Stream(Generic[L]):
         _check_members(message, {name: _MEMBERS[name] for name in members - {"type"}})
         self.log.take(message)
         self.messages.append(message)
+        if self._keeps and len(self.messages) > 2 * self._keeps:
+            del self.messages[1 : -self._keeps]
 
 
 @asynccontextmanager

@@ -6,15 +6,11 @@ and the database restarts. Clients stay connected unless the fault is in their o
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import os
 import random
-import signal
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, ExitStack
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -25,9 +21,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.http11 import Response
 
-from klines import listener, migrations
-from klines.embedded import EmbeddedServer
+from klines import listener
 from tests.application import serving, settings_for
+from tests.faults.oracles import assert_bars, connected, identity, taped
 from tests.live.followers import (
     LISTENERS,
     POLLED,
@@ -44,8 +40,9 @@ from tests.live.followers import (
     running,
     writer_of,
 )
+from tests.live.power import powered
 from tests.live.proxy import Proxy, through, upstream_of
-from tests.servers import Database, reachable_directory
+from tests.servers import Database
 
 
 @pytest.fixture
@@ -83,7 +80,12 @@ async def test_twenty_cuts_of_the_clients_lose_and_repeat_nothing(plain: Databas
                 assert all(len(follower.codes) > 5 for follower in pair.all)
 
 
-async def test_twenty_terminated_listeners_lose_nothing(plain: Database, psql: asyncpg.Connection[Any]) -> None:
+@pytest.mark.fault("F03")
+async def test_twenty_terminated_listeners_lose_nothing(
+    plain: Database, psql: asyncpg.Connection[Any], figures: Callable[..., None]
+) -> None:
+    waits = []
+
     async def listeners() -> set[int]:
         return {row[0] for row in await psql.fetch(LISTENERS)}
 
@@ -99,6 +101,7 @@ async def test_twenty_terminated_listeners_lose_nothing(plain: Database, psql: a
                 begun, count = time.monotonic(), writer.count
                 for pair in pairs:
                     await pair.has(count + 1, deadline=PROMISED)
+                waits.append(time.monotonic() - begun)
 
                 async def back(ended: set[int] = ended) -> bool:
                     return len(await listeners() - ended) == 4
@@ -107,6 +110,7 @@ async def test_twenty_terminated_listeners_lose_nothing(plain: Database, psql: a
         for pair in pairs:
             await pair.holds(writer)
             pair.stayed()
+        figures("F03", faults=20, rto_s=max(waits), **(await assert_told(plain.url, writer)))
 
 
 @pytest.fixture
@@ -146,6 +150,18 @@ async def test_a_broken_network_to_the_database_is_told_and_recovered_from(plain
         pair.stayed()
 
 
+async def assert_told(url: str, writer: Writer) -> dict[str, int]:
+    """O1 and O2 for what a writer committed, which the streams were held against already; for the figures."""
+    lost = duplicated = 0
+    for symbol, committed in writer.committed.items():
+        stored = [identity(trade) for trade in await taped(url, symbol)]
+        lost += len({identity(trade) for trade in committed} - {*stored})
+        duplicated += len(stored) - len({*stored})
+        assert stored == [identity(trade) for trade in committed]
+        await assert_bars(url, None, symbol)
+    return {"committed": sum(map(len, writer.committed.values())), "lost": lost, "duplicated": duplicated}
+
+
 async def is_away(url: str, pair: Pair) -> None:
     """`stale` is told in time, and new sockets are refused."""
     await pair.tells("stale")
@@ -161,42 +177,12 @@ async def is_back(pair: Pair, writer: Writer) -> None:
     await pair.has(count, deadline=PROMISED - (time.monotonic() - begun))
 
 
-class Power:
-    """An embedded server of the test's own, which can be switched off and on."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._on = ExitStack()
-
-    async def on(self) -> str:
-        """Start; the URL."""
-        server = EmbeddedServer(self._directory)
-        await asyncio.to_thread(self._on.enter_context, server)
-        return server.url
-
-    async def off(self) -> None:
-        """Stop as an administrator does."""
-        await asyncio.to_thread(self._on.close)
-
-    async def crash(self) -> None:
-        """Stop as a fault does."""
-        pid = int((self._directory / "postgres" / "postmaster.pid").read_text().split()[0])
-        os.kill(pid, signal.SIGKILL)
-        await self.off()
-
-
-@pytest.fixture
-async def power() -> AsyncIterator[Power]:
-    with reachable_directory() as directory:
-        power = Power(directory)
-        yield power
-        await power.off()
-
-
-async def test_restarts_of_the_database_are_told_and_recovered_from(power: Power) -> None:
-    database = Database(await power.on(), "plain")
-    await migrations.upgrade(database.url, "plain")
-    async with serving(settings_for(database)) as url, writer_of(database.url) as writer, paired(url) as pair:
+async def test_restarts_of_the_database_are_told_and_recovered_from() -> None:
+    async with AsyncExitStack() as stack:
+        power, database = await stack.enter_async_context(powered())
+        url = await stack.enter_async_context(serving(settings_for(database)))
+        writer = await stack.enter_async_context(writer_of(database.url))
+        pair = await stack.enter_async_context(paired(url))
         async with running(writer):
             for stop in (power.off, power.crash):
                 await pair.has(writer.count + 20)
@@ -208,10 +194,11 @@ async def test_restarts_of_the_database_are_told_and_recovered_from(power: Power
                 await pair.has(count + 20)
         await pair.holds(writer)
         pair.stayed()
-        connection = await asyncpg.connect(database.url)
+        connection = await stack.enter_async_context(connected(database.url))
         assert await connection.fetchval("SELECT count(*) FROM trades") == sum(map(len, writer.committed.values()))
-        await connection.close()
 
+
+DETECTED = 8.0  # how long a connection that lost the other end may be believed
 
 FORGED = [
     *("*", "**", "", "x", ",", "1", "2", "1,2", "999", "1;2", "{}", "\u0661"),
@@ -221,7 +208,10 @@ FORGED = [
 ]
 
 
-async def test_forged_notifications_change_nothing(plain: Database, psql: asyncpg.Connection[Any]) -> None:
+@pytest.mark.fault("F48")
+async def test_forged_notifications_change_nothing(
+    plain: Database, psql: asyncpg.Connection[Any], figures: Callable[..., None]
+) -> None:
     async with (
         serving(settings_for(plain)) as url,
         writer_of(plain.url) as writer,
@@ -240,24 +230,35 @@ async def test_forged_notifications_change_nothing(plain: Database, psql: asyncp
             since = [one["type"] for _, one in follower.heard[len(already) :] if one["type"] != "heartbeat"]
             assert len(since) == 1, since
         pair.stayed()
+        figures("F48", forged=len(FORGED) * 5 + 7000, bars_changed=0, **(await assert_told(plain.url, writer)))
 
 
+@pytest.mark.fault("F04")
 async def test_what_no_notification_announces_is_told_by_the_poll(
-    plain: Database, away: Proxy, monkeypatch: pytest.MonkeyPatch
+    plain: Database, away: Proxy, monkeypatch: pytest.MonkeyPatch, figures: Callable[..., None]
 ) -> None:
     monkeypatch.setattr("klines.relay.relay.listen", lambda url: listener.listen(through(away, url)))
     # No bars that end in this time: their ends are reasons to read, too.
     async with serving(settings_for(plain)) as url, writer_of(plain.url) as writer, paired(url, "1d") as pair:
         await away.connected(1)
         away.blackhole()
+        begun, waits = time.monotonic(), []
         for seconds_ago in (0, 60, 0):
             await writer.commit(writer.trade(WATCHED, seconds_ago))
+            committed = time.monotonic()
             await pair.has(writer.count, deadline=POLLED)
+            waits.append(time.monotonic() - committed)
             await charted(pair.charts[0], writer.committed[WATCHED], POLLED)
         assert {follower.feed for follower in pair.all} <= {None, "live"}
+        # The watchdog gives the silent connection up, and opens another one, into the hole as well.
+        await away.connected(2)
+        detected = time.monotonic() - begun
+        assert detected < DETECTED
         away.restore()
         await pair.holds(writer)
         pair.stayed()
+        told = await assert_told(plain.url, writer)
+        figures("F04", detected_s=detected, poll_s=max(waits), **told)
 
 
 class Commit(NamedTuple):

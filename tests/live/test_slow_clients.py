@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import ClassVar
 from urllib.parse import urlencode, urlsplit
@@ -183,7 +183,8 @@ async def weighed(scale: Scale) -> AsyncIterator[None]:
         looking.cancel()
 
 
-async def test_stuck_clients_take_little_memory_and_nobodys_time(plain: Database) -> None:
+@pytest.mark.fault("F30")
+async def test_stuck_clients_take_little_memory_and_nobodys_time(plain: Database, figures: Callable[..., None]) -> None:
     tokens = [f"STUCK{number}" for number in range(50)]
     targets = [f"/ws/transactions/{token}" for token in tokens]
     with service(DATABASE_URL=plain.url, MAX_CONNECTIONS="51") as one:
@@ -209,6 +210,7 @@ async def test_stuck_clients_take_little_memory_and_nobodys_time(plain: Database
             assert reader.codes == []
             each = (scale.most - work) / len(tokens)
             assert each < MIB / 2, f"{each / 1024:.0f} KiB each"
+            figures("F30", stuck=len(tokens), each_kib=each / 1024, rss_mib=scale.most / MIB)
 
 
 class Count(Log):

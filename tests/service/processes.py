@@ -78,10 +78,10 @@ class Service:
 
 
 @contextmanager
-def service(**environment: str) -> Iterator[Service]:
-    """A `klines serve` on a port of its own, stopped at the end if it still runs."""
+def service(*prefix: str, **environment: str) -> Iterator[Service]:
+    """A `klines serve` on a port of its own, stopped at the end if it still runs; `prefix` is what runs it."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "klines", "serve"],
+        [*prefix, sys.executable, "-m", "klines", "serve"],
         env=os.environ | {"PORT": "0"} | environment,
         stderr=subprocess.PIPE,
         text=True,

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from klines import dear
 from klines.models import Trade
-from klines.web import services
 from tests import oracle
 from tests.application import serving, settings_for
 from tests.live.followers import PROMISED, poll
@@ -146,7 +146,7 @@ BLOCKED = "SELECT count(*)::int FROM pg_locks WHERE NOT granted AND relation = '
 
 
 async def test_dear_reads_queue_and_light_ones_do_not(plain: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(services, "DEAR_SECONDS", 0.2)
+    monkeypatch.setattr(dear, "DEAR_SECONDS", 0.2)
     connection = await asyncpg.connect(plain.url)
     async with (
         serving(settings_for(plain, klines_pool_size=3)) as url,
@@ -155,14 +155,14 @@ async def test_dear_reads_queue_and_light_ones_do_not(plain: Database, monkeypat
         await client.post("/api/v1/trades", json={"trades": [tape("QUEUE", [1])[0]._asdict()]})
         async with connection.transaction():
             await connection.execute("LOCK TABLE klines_internal.live_klines IN ACCESS EXCLUSIVE MODE")
-            first = [asyncio.create_task(client.get(DEAR[0])) for _ in range(services.DEAR_READS)]
-            await poll(lambda: connection.fetchval(f"SELECT ({BLOCKED}) = {services.DEAR_READS}"), PROMISED - 1)
+            first = [asyncio.create_task(client.get(DEAR[0])) for _ in range(dear.DEAR_READS)]
+            await poll(lambda: connection.fetchval(f"SELECT ({BLOCKED}) = {dear.DEAR_READS}"), PROMISED - 1)
             later = asyncio.gather(*map(client.get, DEAR))
             assert [(await client.get(light)).status_code for light in LIGHT] == [200] * len(LIGHT)
             for refused in await later:
                 assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
                 assert "reads as dear as this one queue, 2 are served at once" in refused.text
-            assert await connection.fetchval(BLOCKED) == services.DEAR_READS
+            assert await connection.fetchval(BLOCKED) == dear.DEAR_READS
         assert [(await one).status_code for one in first] == [200] * len(first)
         monkeypatch.undo()
         # Each gave its place back, so that all of them get one in the end.

@@ -645,6 +645,8 @@ with server.listen("127.0.0.1", 0) as listener:
 """
 FULL = "a peer does not read"
 HANGING = "a request hangs"
+# Known here, so that what waits for it is not collected as garbage.
+NEVER = asyncio.Event()
 
 
 async def flood(scope: Any, receive: Any, send: Any) -> None:
@@ -669,7 +671,7 @@ async def hang(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": (await receive())["type"] + ".complete"})
     else:
         logging.getLogger("klines").warning(HANGING)
-    await asyncio.Event().wait()
+    await NEVER.wait()
 
 
 def flooding() -> Any:

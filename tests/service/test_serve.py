@@ -31,7 +31,7 @@ def test_from_nothing_to_moving_bars_and_back(data_dir: Path) -> None:
         first.has_said(lambda line: "runs the mock feed" in line)
         assert json.loads(get(f"{url}/health/ready"))["ready"] is True
         status = klines("db", "status", KLINES_DATA_DIR=str(data_dir))
-        assert (status.returncode, status.stdout.splitlines()[0]) == (0, "revision 0006_analyst of 0006_analyst")
+        assert (status.returncode, status.stdout.splitlines()[0]) == (0, "revision 0008_roles of 0008_roles")
         address = klines("db", "url", KLINES_DATA_DIR=str(data_dir)).stdout.strip()
         run(lambda: _wait_for_trades(address))
         verified = klines("verify", "wifhat-usdc", KLINES_DATA_DIR=str(data_dir))

@@ -147,3 +147,30 @@ async def test_the_server_lets_go_of_who_is_gone(plain: Database, which: Sole, s
         connection = (await work.begun()).connection
         rows = await connection.fetch(SETTINGS, [*LASTING, "statement_timeout"])
     assert dict(rows) == LASTING | {"statement_timeout": str(seconds * 1000)}
+
+
+async def test_work_that_leaves_its_connection_idle_ends_when_it_is_cut_off(
+    plain: Database, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sole, "PROBE_SECONDS", 0.2)
+    ended = asyncio.Event()
+    holders: asyncio.Queue[Holder] = asyncio.Queue()
+
+    async def idle(holder: Holder) -> None:
+        holders.put_nowait(holder)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with kept_running(through(proxy, plain.url), Sole.MOCK_FEED, idle), asyncio.timeout(DEADLINE):
+        holder = await holders.get()
+        # Probes that are answered end nothing.
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await ended.wait()
+        proxy.blackhole()
+        await ended.wait()
+        assert not holder.holds
+        proxy.restore()
+        assert (await holders.get()).holds

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from klines import migrations
 from klines.cli.target import explained, running_database
-from klines.database import CONNECT_SECONDS, open_engine, reading
+from klines.database import connected, open_engine, reading
 from klines.embedded.server import DATABASE, scram_verifier
 from klines.errors import BadRequest, CannotStart, Conflict
 from klines.queries import analyst
@@ -90,7 +90,7 @@ async def _set_password(connection: AsyncConnection, password: str) -> None:
 async def _try(address: str, password: str) -> None:
     """Log in at the address and read: what keeps the role out is said here, not to the analyst."""
     try:
-        connection = await asyncpg.connect(_with_password(address, password), timeout=CONNECT_SECONDS)
+        connection = await connected(_with_password(address, password))
     except (asyncpg.PostgresError, OSError) as error:
         raise Conflict(f"{analyst.ROLE} has its password, but the server does not let it in: {error}") from error
     await connection.close()

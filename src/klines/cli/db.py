@@ -7,26 +7,29 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import click
 
 from klines import migrations
 from klines.cli.analyst import analyst_command
-from klines.cli.target import existing_database, explained, running_database
+from klines.cli.copy import copy_command
+from klines.cli.target import existing_database, explained, granted, running_database
 from klines.database import open_engine, reading
 from klines.embedded import EmbeddedServer, running_url, tcp_url, wheel_binary
 from klines.errors import CannotStart
-from klines.queries import analyst
-from klines.settings import read_settings
+from klines.queries import analyst, roles
+from klines.settings import Settings, read_settings
 
 
 @click.group("db")
 def db_group() -> None:
-    """The database: upgrade, status, url, analyst, psql."""
+    """The database: upgrade, status, copy, url, analyst, psql."""
 
 
 db_group.add_command(analyst_command)
+db_group.add_command(copy_command)
 
 
 @db_group.command("upgrade")
@@ -36,18 +39,19 @@ def upgrade_command() -> None:
     url = settings.database_url or running_url(settings.data_dir)
     if url:
         with explained():
-            _tell(*asyncio.run(_upgrade(url, settings.klines_storage_profile)))
+            _tell(asyncio.run(_upgrade(url, settings)))
         return
     with EmbeddedServer(settings.data_dir, settings.klines_postgres_port) as server:
-        _tell(*asyncio.run(_upgrade(server.url, settings.klines_storage_profile)))
+        _tell(asyncio.run(_upgrade(server.url, settings)))
 
 
 @db_group.command("status")
 def status_command() -> None:
     """Say which revision and which storage profile the database has; exit 1 when it is not the newest."""
     with explained():
-        found, analysts = asyncio.run(_status(running_database(read_settings(os.environ))))
-    _tell(found, analysts)
+        standing = asyncio.run(_status(running_database(read_settings(os.environ))))
+    _tell(standing)
+    found = standing.schema
     if found.current != found.newest:
         raise SystemExit(1)
 
@@ -85,8 +89,17 @@ def _psql() -> str:
     return str(binary)
 
 
-async def _upgrade(url: str, wanted_profile: str) -> tuple[migrations.Status, analyst.Standing]:
-    found = await migrations.upgrade(url, wanted_profile)
+class Standing(NamedTuple):
+    """Where a database stands: its schema, its analysts, and what the roles of the service are not, or not yet."""
+
+    schema: migrations.Status
+    analysts: analyst.Standing
+    left: list[str]
+
+
+async def _upgrade(url: str, settings: Settings) -> Standing:
+    found = await migrations.upgrade(url, settings.klines_storage_profile, settings.klines_migration_seconds)
+    left = await granted(url)
     async with open_engine(url) as engine, reading(engine) as connection:
         analysts = await analyst.standing(connection)
         if analysts.missing:
@@ -94,20 +107,23 @@ async def _upgrade(url: str, wanted_profile: str) -> tuple[migrations.Status, an
             await analyst.grant(connection)
             await connection.commit()
             analysts = await analyst.standing(connection)
-        return found, analysts
+        return Standing(found, analysts, left)
 
 
-async def _status(url: str) -> tuple[migrations.Status, analyst.Standing]:
+async def _status(url: str) -> Standing:
     found = await migrations.status(url)
     async with open_engine(url) as engine, reading(engine) as connection:
-        return found, await analyst.standing(connection)
+        return Standing(found, await analyst.standing(connection), await roles.left(connection))
 
 
-def _tell(found: migrations.Status, analysts: analyst.Standing) -> None:
+def _tell(standing: Standing) -> None:
+    found = standing.schema
     click.echo(f"revision {found.current or 'none'} of {found.newest}")
     if found.profile:
         click.echo(f"storage profile {found.profile.profile}: {found.profile.reason}")
-    click.echo(f"analysts: {_words(analysts)}")
+        for said in standing.left or ["the service reads and writes with the least that it needs"]:
+            click.echo(f"roles: {said}")
+    click.echo(f"analysts: {_words(standing.analysts)}")
 
 
 def _words(analysts: analyst.Standing) -> str:

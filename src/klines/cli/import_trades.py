@@ -21,6 +21,7 @@ from klines.importer.rows import Format
 from klines.importer.staging import SLICE_ROWS, import_trades
 from klines.importer.values import UNITS, TimeUnit
 from klines.models import Receipt
+from klines.queries import roles
 from klines.settings import Settings, read_settings
 
 _NAMED_DELIMITERS = {"tab": "\t", "\\t": "\t"}
@@ -95,9 +96,10 @@ def import_command(
 def _imported(trades: TradeFile, settings: Settings, slice_rows: int) -> Outcome:
     with target_database() as url, shown_on(sys.stderr) as on_progress:
         start = time.monotonic()
+        address = asyncio.run(roles.addresses(url)).writing
         receipt: Receipt = asyncio.run(
             import_trades(
-                url,
+                address,
                 trades.batches(),
                 register=settings.klines_register_tokens,
                 slice_rows=slice_rows,

@@ -12,6 +12,7 @@ from klines import logs
 from klines.cli.target import target_database
 from klines.database import open_engine, open_writers
 from klines.feeds.mock import run_mock_feed
+from klines.queries import roles
 from klines.settings import Settings, read_settings
 from klines.writer import TradeWriter
 
@@ -29,9 +30,11 @@ def mock_command() -> None:
 
 
 async def _run(settings: Settings) -> None:
+    found = await roles.addresses(settings.database_url)
+    writing = msgspec.structs.replace(settings, database_url=found.writing)
     async with (
-        open_engine(settings.database_url) as engine,
-        open_writers(settings.database_url, 1) as pool,
-        run_mock_feed(settings, engine, TradeWriter(pool, register=True)),
+        open_engine(found.reading) as engine,
+        open_writers(found.writing, 1) as pool,
+        run_mock_feed(writing, engine, TradeWriter(pool, register=True)),
     ):
         await asyncio.Event().wait()

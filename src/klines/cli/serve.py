@@ -16,6 +16,7 @@ from klines import logs, server
 from klines.cli.target import owned_database
 from klines.errors import CannotStart
 from klines.feeds.character import parse_tokens
+from klines.metrics import shared
 from klines.settings import Settings, read_settings
 
 
@@ -24,8 +25,12 @@ def serve_command() -> None:
     """Serve until interrupted. Every setting is an environment variable: see `klines --help`."""
     settings = read_settings(os.environ)
     parse_tokens(settings.mock_tokens)
-    logs.configure(settings.log_level)
-    with _stopped_by_signal(), server.listen(settings.host, settings.port) as listener, owned_database(settings) as url:
+    logs.configure(settings.log_level, settings.klines_log_format)
+    with (
+        _stopped_by_signal(),
+        server.listen(settings.host, settings.port) as listener,
+        owned_database(settings, keep=True) as url,
+    ):
         # The server's processes read their settings as this one did.
         if not settings.database_url:
             os.environ["DATABASE_URL"] = url
@@ -57,7 +62,8 @@ def _run(settings: Settings, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     click.echo(f"klines serves on http://{f'[{host}]' if ':' in host else host}:{port}", err=True)
     if settings.workers > 1:
-        server.Supervisor(config, sockets=[listener]).run()
+        with shared.exchange():
+            server.Supervisor(config, sockets=[listener]).run()
         return
     process = server.Server(config)
     process.run(sockets=[listener])

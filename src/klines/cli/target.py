@@ -12,28 +12,48 @@ import asyncpg
 from sqlalchemy.exc import DBAPIError
 
 from klines import migrations
+from klines.database import open_engine, reading
 from klines.embedded import EmbeddedServer, has_cluster, running_url
 from klines.errors import CannotStart, NotFound, Unavailable
+from klines.queries import roles
 from klines.settings import Settings, read_settings
+
+# Every chunk of every hypertable gets its new owner by itself.
+UPGRADE_SECONDS = 300
 
 logger = logging.getLogger("klines")
 
 
 @contextmanager
-def owned_database(settings: Settings) -> Iterator[str]:
+def owned_database(settings: Settings, *, keep: bool = False) -> Iterator[str]:
     """URL of the database that this process serves: as given, or an embedded server that runs as long as we do.
 
-    The embedded database is brought to the newest revision; one that was given must already be there.
+    The embedded database is brought to the newest revision; one that was given must already be there. With `keep` an
+    embedded server that dies is started again.
     """
     if settings.database_url:
         with explained():
             asyncio.run(migrations.check(settings.database_url))
         yield settings.database_url
         return
-    with EmbeddedServer(settings.data_dir, settings.klines_postgres_port) as server:
-        asyncio.run(migrations.upgrade(server.url, settings.klines_storage_profile))
+    with EmbeddedServer(settings.data_dir, settings.klines_postgres_port, keep=keep) as server:
+        seconds = settings.klines_migration_seconds
+        asyncio.run(migrations.upgrade(server.url, settings.klines_storage_profile, seconds))
+        asyncio.run(granted(server.url))
         logger.info("embedded PostgreSQL in %s", settings.data_dir)
         yield server.url
+
+
+async def granted(url: str) -> list[str]:
+    """Give the roles what is theirs in a database that was upgraded; what an administrator has to do, in words.
+
+    Not only in a migration: roles come and go without the database, and a later migration makes what they lack.
+    """
+    async with open_engine(url, statement_seconds=UPGRADE_SECONDS) as engine, reading(engine) as connection:
+        if left := await roles.left(connection):
+            left = await roles.grant(connection)
+            await connection.commit()
+        return left
 
 
 @contextmanager

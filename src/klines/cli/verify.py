@@ -10,7 +10,7 @@ from klines.cli.target import existing_database
 from klines.database import open_engine, reading
 from klines.errors import UnknownToken
 from klines.interval import NAMES, Interval
-from klines.queries import tokens, verify
+from klines.queries import roles, tokens, verify
 from klines.symbol import canonical_symbol
 
 
@@ -29,7 +29,8 @@ def verify_command(symbol: str, names: tuple[str, ...]) -> None:
 
 async def _verify(url: str, symbol: str, intervals: list[Interval]) -> int:
     differing = 0
-    async with open_engine(url, statement_seconds=0) as engine:
+    address = (await roles.addresses(url)).reading
+    async with open_engine(address, statement_seconds=0) as engine:
         async with reading(engine) as connection:
             token_id = await tokens.token_id(connection, symbol)
         if token_id is None:

@@ -13,7 +13,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,13 +22,12 @@ import psutil
 
 from klines.embedded.account import Account
 from klines.embedded.directory import DataDirectory
+from klines.embedded.remains import POLL_SECONDS, clear_remains, left_after, lives, works_in
 from klines.errors import CannotStart
 
-POLL_SECONDS = 0.02
 REPORT_SECONDS = 5.0
 FAST_STOP_SECONDS = 60.0
 IMMEDIATE_STOP_SECONDS = 20.0
-SURVIVOR_SECONDS = 5.0
 TAIL_BYTES = 64 * 1024
 FAILURE = re.compile(r"(?:(?:FATAL|PANIC|ERROR):\s+(?!the database system is)|LOG:\s+(?=could not bind))(.*)")
 
@@ -56,12 +55,12 @@ class Postmaster:
         """Whether the process still runs; a zombie does not."""
         if self.child is not None:
             return self.child.poll() is None
-        return _lives(self.process)
+        return lives(self.process)
 
-    def wait_ready(self, log_file: Path) -> bool:
+    def wait_ready(self, log_file: Path, cancelled: Callable[[], bool] = lambda: False) -> bool:
         """Wait until it accepts connections (true) or has ended (false), and tell every few seconds what it does."""
         begun = reported = time.monotonic()
-        while self.alive():
+        while self.alive() and not cancelled():
             now = time.monotonic()
             told = read_pid_file(self.cluster)
             if told is not None and told.pid == self.process.pid and told.status == "ready":
@@ -85,7 +84,7 @@ class Postmaster:
 
     def _ended_within(self, seconds: float) -> bool:
         if self.child is None:
-            return not _left_after([self.process], seconds)
+            return not left_after([self.process], seconds)
         try:
             self.child.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -117,30 +116,59 @@ def running_postmaster(cluster: Path) -> Postmaster | None:
     except (psutil.NoSuchProcess, ValueError):
         return None
     found = Postmaster(cluster, process)
-    return found if found.alive() and _works_in(process, cluster) else None
+    return found if found.alive() and works_in(process, cluster) else None
+
+
+class Seat:
+    """The one place for a postmaster of a cluster: what sits there, and how it is filled.
+
+    Whoever fills it holds the data directory; one thread at a time may.
+    """
+
+    def __init__(self, place: DataDirectory, command: Sequence[str], account: Account) -> None:
+        self.place = place
+        self.postmaster: Postmaster | None = None
+        self._command = command
+        self._account = account
+
+    def adopt(self) -> bool:
+        """Take the postmaster that runs with exactly this command line, and is ready; another one is stopped."""
+        found = running_postmaster(self.place.cluster)
+        if found is not None and not _same_command(found, self._command):
+            log.info("PostgreSQL, pid %d, runs with other settings: restarting it", found.process.pid)
+            found.stop()
+            return False
+        self.postmaster = found
+        if found is None or not found.wait_ready(self.place.log):
+            return False
+        log.info("adopted PostgreSQL, pid %d, in %s", found.process.pid, self.place.path)
+        return True
+
+    def start(self, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Start one where none runs; `CannotStart` with its own reason when it ends before it is ready."""
+        place = self.place
+        clear_remains(place)
+        log_start = place.log.stat().st_size if place.log.exists() else 0
+        self.postmaster = _start(place, self._command, self._account)
+        if not self.postmaster.wait_ready(place.log, cancelled) and not cancelled():
+            raise CannotStart(f"{place.path}: PostgreSQL did not start: {_failure(place.log, log_start)}")
+
+    def leave(self) -> None:
+        """Stop what sits here."""
+        if self.postmaster is not None:
+            self.postmaster.stop()
 
 
 @contextmanager
-def open_postmaster(place: DataDirectory, command: Sequence[str], account: Account) -> Iterator[Postmaster]:
+def open_postmaster(place: DataDirectory, command: Sequence[str], account: Account) -> Iterator[Seat]:
     """A ready postmaster with exactly this command line, adopted or started; stopped when the context ends."""
-    postmaster = running_postmaster(place.cluster)
-    if postmaster is not None and not _same_command(postmaster, command):
-        log.info("PostgreSQL, pid %d, runs with other settings: restarting it", postmaster.process.pid)
-        postmaster.stop()
-        postmaster = None
+    seat = Seat(place, command, account)
     try:
-        if postmaster is not None and postmaster.wait_ready(place.log):
-            log.info("adopted PostgreSQL, pid %d, in %s", postmaster.process.pid, place.path)
-        else:
-            _clear_remains(place)
-            log_start = place.log.stat().st_size if place.log.exists() else 0
-            postmaster = _start(place, command, account)
-            if not postmaster.wait_ready(place.log):
-                raise CannotStart(f"{place.path}: PostgreSQL did not start: {_failure(place.log, log_start)}")
-        yield postmaster
+        if not seat.adopt():
+            seat.start()
+        yield seat
     finally:
-        if postmaster is not None:
-            postmaster.stop()
+        seat.leave()
 
 
 def _start(place: DataDirectory, command: Sequence[str], account: Account) -> Postmaster:
@@ -159,67 +187,6 @@ def _same_command(postmaster: Postmaster, command: Sequence[str]) -> bool:
         return postmaster.process.cmdline() == list(command) and told is not None and told.status != "stopping"
     except psutil.Error:
         return False
-
-
-def _lives(process: psutil.Process) -> bool:
-    """Whether it runs; a zombie does not, and in a container nobody may ever collect it."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _left_after(processes: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
-    """Which of them still run when `seconds` are over; returns at once when none does."""
-    deadline = time.monotonic() + seconds
-    while (left := [process for process in processes if _lives(process)]) and time.monotonic() < deadline:
-        time.sleep(POLL_SECONDS)
-    return left
-
-
-def _works_in(process: psutil.Process, cluster: Path) -> bool:
-    try:
-        return process.name() == "postgres" and process.cwd() == os.path.realpath(cluster)
-    except psutil.Error:
-        return False
-
-
-def _clear_remains(place: DataDirectory) -> None:
-    """End what outlived its postmaster, and remove lock files whose pid is now somebody else's.
-
-    Files with a dead pid stay: PostgreSQL handles those itself, and checks shared memory by them.
-    """
-    left = _left_after([p for p in psutil.process_iter() if _works_in(p, place.cluster)], SURVIVOR_SECONDS)
-    for number in (signal.SIGQUIT, signal.SIGKILL):
-        for process in left:
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
-        left = _left_after(left, SURVIVOR_SECONDS)
-    if left:
-        raise CannotStart(f"{place.cluster}: still used by process {left[0].pid}, which cannot be ended")
-    for lock in (place.cluster / "postmaster.pid", *place.sockets.glob(".s.PGSQL.*.lock")):
-        if _is_somebody_elses(_first_number(lock), place.cluster):
-            log.info("removing %s: its pid belongs to another program now", lock)
-            lock.unlink(missing_ok=True)
-
-
-def _is_somebody_elses(pid: int, cluster: Path) -> bool:
-    """Whether the pid is taken by what certainly is no server of this cluster, or by a dead one nobody collected."""
-    try:
-        process = psutil.Process(pid)
-        return process.name() != "postgres" or process.cwd() != os.path.realpath(cluster)
-    except psutil.ZombieProcess:
-        return True
-    except (psutil.Error, ValueError):
-        return False
-
-
-def _first_number(path: Path) -> int:
-    try:
-        with path.open(encoding="ascii", errors="replace") as file:
-            return abs(int(file.readline(20)))
-    except (OSError, ValueError):
-        return -1
 
 
 def tail(log_file: Path, start: int = 0) -> list[str]:

@@ -22,6 +22,7 @@ from klines.embedded.account import our_account, reason, server_account
 from klines.embedded.cluster import ROLE, SOCKET_PORT, ensure_cluster, postmaster_command
 from klines.embedded.directory import DataDirectory
 from klines.embedded.installation import Installation, discard_other_copies, installation_for
+from klines.embedded.keeper import kept_running
 from klines.embedded.postmaster import open_postmaster, read_pid_file, running_postmaster
 from klines.errors import CannotStart
 
@@ -39,13 +40,22 @@ class EmbeddedServer:
     """A context in which the server of `data_dir` runs; entering raises `CannotStart` with one line of reason.
 
     `tcp_port` opens a loopback port besides the socket, 0 does not; `options` are PostgreSQL settings by name and win
-    over ours, except over those that say where the server listens and who may log in.
+    over ours, except over those that say where the server listens and who may log in. With `keep` a server that dies
+    while the context is open is started again.
     """
 
-    def __init__(self, data_dir: Path, tcp_port: int = 0, options: Mapping[str, str] = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        tcp_port: int = 0,
+        options: Mapping[str, str] = MappingProxyType({}),
+        *,
+        keep: bool = False,
+    ) -> None:
         self._place = DataDirectory.at(data_dir)
         self._tcp_port = tcp_port
         self._options = options
+        self._keep = keep
         self._installation: Installation | None = None
         self._open = ExitStack()
         self.tcp_url: str | None = None
@@ -70,11 +80,13 @@ class EmbeddedServer:
             self._installation = installation_for(account, self._place.path)
             ensure_cluster(self._place, self._installation, account)
             command = postmaster_command(self._place, self._installation, account, self._tcp_port, self._options)
-            undo.enter_context(open_postmaster(self._place, command, account))
+            seat = undo.enter_context(open_postmaster(self._place, command, account))
             discard_other_copies(self._place.path, self._installation)
             self._verify()
             if self._tcp_port:
                 self._let_in_by_password(self._place.password())
+            if self._keep:
+                undo.enter_context(kept_running(seat))
             self._open = undo.pop_all()
         return self
 

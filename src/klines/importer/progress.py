@@ -1,4 +1,4 @@
-"""How far an import is: a live bar on a terminal, plain lines elsewhere, one line every two seconds at the most."""
+"""How far an import or a copy is: a live bar on a terminal, elsewhere plain lines, one every two seconds at the most."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 LINE_SECONDS = 2.0
 
-Phase = Literal["checking", "storing"]
+Phase = Literal["checking", "storing", "bars", "copying", "comparing"]
 
 
 class Step(NamedTuple):
@@ -30,7 +30,7 @@ def shown_on(stream: TextIO) -> Iterator[Callable[[Step], None]]:
         yield _Lines(stream).show
         return
     columns = (
-        TextColumn("{task.description:>8}"),
+        TextColumn("{task.description:>9}"),
         BarColumn(),
         TaskProgressColumn(),
         TextColumn("{task.fields[rows]:,} rows, {task.fields[rate]:,.0f} rows/s"),

@@ -14,7 +14,7 @@ from typing import Any, LiteralString, NamedTuple, TypeAlias
 
 import asyncpg
 
-from klines.database import CONNECT_SECONDS, translated
+from klines.database import CONNECT_SECONDS, connected, translated
 from klines.errors import MAX_REPORTED_ITEMS, InvalidItems, ItemError, Unavailable
 from klines.importer.progress import Step
 from klines.importer.reader import Batch
@@ -125,7 +125,7 @@ async def import_trades(
     database cannot answer; then some slices may be stored, and importing the file again is safe.
     """
     with translated():
-        connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS, server_settings=SESSION)
+        connection = await connected(url, server_settings=SESSION)
         try:
             rows = await _stage(connection, batches, on_progress)
             if not register:

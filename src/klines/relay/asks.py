@@ -38,11 +38,11 @@ class Asks:
                 raise Unavailable("the database is busy", code="database_busy") from None
             raise
 
-    async def next(self) -> Ask:
-        """Wait for the next one that nobody works on; the caller answers, postpones or refuses it."""
+    async def next(self, *, dear: bool = False) -> Ask:
+        """Wait for the next one of this kind that nobody works on; the caller answers, postpones or refuses it."""
         while True:
             for ask, answers in list(self._waiting.items()):
-                if ask in self._begun:
+                if ask in self._begun or ask.dear is not dear:
                     continue
                 if not all(answer.done() for answer in answers):
                     self._begun.add(ask)

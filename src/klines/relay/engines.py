@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from klines.database import reading
+from klines.dear import Dear
 
 
 class Engines(NamedTuple):
-    """`turns`: one connection, for a few rows by their keys, very often; `openings`: whatever a stream begins with."""
+    """`turns`: one connection, for a few rows by their keys, very often; `openings`: whatever a stream begins with.
+
+    Openings share their connections with all other reads, and the places of the dear ones.
+    """
 
     turns: AsyncEngine
     openings: AsyncEngine
+    dear: Dear
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[AsyncConnection]:
@@ -24,9 +29,9 @@ class Engines(NamedTuple):
             yield connection
 
     @asynccontextmanager
-    async def opening(self) -> AsyncIterator[AsyncConnection]:
+    async def opening(self, *, dear: bool) -> AsyncIterator[AsyncConnection]:
         """A connection for an opening: what goes wrong with it does not concern the turns; raises `Unavailable`."""
-        async with _each_on_its_own(self.openings) as connection:
+        async with self.dear.place() if dear else nullcontext(), _each_on_its_own(self.openings) as connection:
             yield connection
 
 

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 
 from klines.background import running
+from klines.dear import DEAR_READS
 from klines.hub import Hub
 from klines.relay.engines import Engines
 from klines.relay.relay import Pace, Relay
@@ -30,7 +31,8 @@ async def open_relay(
         for name, work, count in (
             ("reader", relay.read, 1),
             ("listener", partial(relay.hear, url), 1),
-            ("opener", relay.answer, OPENERS),
+            ("opener", partial(relay.answer, dear=False), OPENERS),
+            ("opener of long histories", partial(relay.answer, dear=True), DEAR_READS),
             ("pulse", relay.pulse.beat, 1),
         ):
             for _ in range(count):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from klines.cursor import Cursor, Place, Stream
+from klines.dear import is_dear
 from klines.hub import Subscriber
 from klines.interval import Width
 from klines.queries import trades
@@ -34,6 +35,11 @@ class Ask(NamedTuple):
     cursor: Cursor | None = None
     begun: bool = False
     recovered: bool | None = None
+
+    @property
+    def dear(self) -> bool:
+        """Whether its snapshot is a dear read."""
+        return bool(self.stream.seconds) and not self.begun and is_dear(self.history, Width(self.stream.seconds))
 
     def anew(self) -> Ask:
         """The same after its cursor turned out to lead nowhere."""

@@ -86,6 +86,7 @@ class Relay:
         """Take doorbells, for ever."""
         async with aclosing(listen(url)) as events:
             async for event in events:
+                self.pulse.heard(event)
                 if isinstance(event, Doorbell):
                     self._schedule.ring(event.tokens, asyncio.get_running_loop().time())
                     self.rang(event.tokens)
@@ -127,13 +128,13 @@ class Relay:
         loop = asyncio.get_running_loop()
         while True:
             self._tell_the_time()
-            due = self._schedule.take(loop.time(), self._moment_ms)
+            due = self._schedule.take(began := loop.time(), self._moment_ms)
             if due and loop.time() > self._tidied_at + TIDY_SECONDS:
                 self._tidied_at = loop.time()
                 self._schedule.keep(set(cast("Collection[Stream]", self._hub.topics())))
             for start in range(0, len(due), TOKENS_AT_ONCE):
                 await self._advance(connection, due[start : start + TOKENS_AT_ONCE])
-            self.pulse.succeeded()
+            self.pulse.succeeded(began, len(due))
             await self._rest()
 
     def _tell_the_time(self) -> None:
@@ -171,6 +172,7 @@ class Relay:
                 answer = await changes(connection, wanted)
             for feed, asked, found in zip(due, wanted, answer.feeds, strict=True):
                 self._publish(feed, asked, found)
+            self.pulse.told(due)
         finally:
             for feed in due:
                 feed.held = feed.owed = False
@@ -192,12 +194,12 @@ class Relay:
             for message, key in told(feed, stream, found, begin, end):
                 self._hub.publish(stream, framed(message), key)
 
-    async def answer(self) -> None:
-        """Open streams that were asked for, for ever; those that ask for the same share one answer."""
+    async def answer(self, *, dear: bool) -> None:
+        """Open streams that were asked for, dear ones or others, for ever; those that ask for the same share it."""
         while True:
-            ask = await self._asks.next()
+            ask = await self._asks.next(dear=dear)
             try:
-                async with asyncio.timeout(OPEN_SECONDS), self._engines.opening() as connection:
+                async with asyncio.timeout(OPEN_SECONDS), self._engines.opening(dear=dear) as connection:
                     await self._open(connection, ask)
             except Behind:
                 self._asks.postpone(ask)

@@ -79,6 +79,8 @@ class Schedule:
         changed = self.feeds.keys() if tokens is None else self.feeds.keys() & set(tokens)
         for token_id in changed - self._due.keys():
             allowed = self.feeds[token_id].pushed + self._push_seconds
+            # A poll, and what rings for any token, says of none when it changed.
+            self.feeds[token_id].rung = 0.0 if tokens is None else now
             self._due[token_id] = now if allowed <= now else self._together(allowed)
 
     def _together(self, time: float) -> float:

@@ -38,6 +38,13 @@ OUR_FAULT = "something went wrong on our side"
 ENOUGH = 256 * 1024  # bytes: more than an honest peer still sends once we have ended
 
 
+def reset(transport: asyncio.Transport) -> None:
+    """Abort a connection with a reset: otherwise the kernel goes on offering what it still holds."""
+    with suppress(OSError, AttributeError):
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+    transport.abort()
+
+
 class Feeder(Protocol):
     """What fills a connection: paused when the write buffer is full, also from within `write`, resumed when drained."""
 
@@ -48,6 +55,7 @@ class Feeder(Protocol):
 class Connection(WebSocketsSansIOProtocol):
     """One upgraded connection, for the event loop's own thread. `feeder` is set by the application, if it has one.
 
+    `sent_frames` and `sent_bytes` were given to `write`; `ended` is the code of its close, 0 while there is none.
     In seconds: `LINGER` from the end of a connection, whoever ended it, to its abort; `DRAIN` from `shutdown` to the
     abort of what is still open, below the server's grace; `SPREAD` the most over which a shutdown spreads its closes.
     """
@@ -64,6 +72,7 @@ class Connection(WebSocketsSansIOProtocol):
         self.queue = cast("asyncio.Queue[Any]", Inbox())
         self.conn = Inward(max_size=config.ws_max_size, logger=QUIET)
         self._late, self._left = 0, 0.0
+        self.sent_frames = self.sent_bytes = self.ended = 0
 
     def hears(self) -> None:
         """Let the peer speak; to be called before the upgrade is accepted."""
@@ -73,6 +82,8 @@ class Connection(WebSocketsSansIOProtocol):
         """Send a whole, encoded, unmasked WebSocket frame; dropped before the upgrade and once the end has begun."""
         if not self.close_sent and self.handshake_complete and not self.transport.is_closing():
             self.transport.write(frame)
+            self.sent_frames += 1
+            self.sent_bytes += len(frame)
             if self.feeder is not None and not self.writable.is_set():  # it may have come after the pause
                 self.feeder.pause()
 
@@ -217,16 +228,14 @@ class Connection(WebSocketsSansIOProtocol):
         if self.read_paused:
             self._read_on()
         self.close_sent = self.disconnected = True
+        self.ended = code
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
         self.writable.set()
         self._abort_later()
 
     def _abort(self) -> None:
-        # With a reset: otherwise the kernel goes on offering what it still holds.
-        with suppress(OSError, AttributeError):
-            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
-        self.transport.abort()
+        reset(self.transport)
 
     def _abort_later(self) -> None:
         # In uvicorn's own place for such a timer: the peer's close reply and the loss of the connection cancel it.

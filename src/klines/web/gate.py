@@ -1,4 +1,4 @@
-"""What stands before the routes: requests and upgrades that no route may see, and HEAD as a GET without a body."""
+"""What stands before the routes: requests and upgrades that no route may see, and the fields that every answer has."""
 
 from __future__ import annotations
 
@@ -6,12 +6,25 @@ import re
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from litestar import Litestar
 from litestar.types import ASGIApp, Receive, Send
 
+from klines.errors import KlinesError, Unauthorized
+from klines.settings import Settings, alone
+from klines.web.client import Clients
+from klines.web.deadline import in_time
+from klines.web.guard import completed
+from klines.web.limits import ACCOUNT, GRANT, Account, Limits
+from klines.web.origins import Headers, Origins
+from klines.web.page import ASSETS, DATAFEED
 from klines.web.problem import Problem, refuse
+from klines.web.refusals import refuse_in_kind
 
 SOCKETS = frozenset({"ws", "stream"})
 """The first segments of addresses that take upgrades."""
+STARTS = {"http": "http.response.start", "websocket": "websocket.http.response.start"}
+# Binance's names for what a client has used of its reads.
+USED = (b"x-mbx-used-weight", b"x-mbx-used-weight-1m")
 MAX_TARGET = 8 * 1024
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
@@ -22,30 +35,94 @@ _OFFERED = re.compile(r"\s*(\*/\*|application/(\*|json|problem\+json|openapi\+js
 JSON_PATHS = ("/api/", "/health/", "/schema")
 
 
-def gate(app: ASGIApp) -> ASGIApp:
-    """Wrap an application: what breaks a rule below is answered with a problem, HEAD from the GET route."""
+def gate(app: Litestar, settings: Settings) -> ASGIApp:
+    """Wrap the application."""
+    return Gate(app, settings)
 
-    async def gated(scope: Any, receive: Receive, send: Send) -> None:
-        upgrade = scope["type"] == "websocket"
+
+class Gate:
+    """Malformed, Origin, client, access, limits, and only then the routes: what stands against it is answered here.
+
+    A refusal is written in the words of the dialect whose address was asked for. `OPTIONS` of a page that may use the
+    service is answered here too; `HEAD` comes from the GET route.
+    """
+
+    def __init__(self, app: Litestar, settings: Settings) -> None:
+        self._app = app
+        self._routes = in_time(app)
+        self._settings = settings
+        self._origins = Origins(settings.klines_allowed_origins, loopback=alone(settings))
+        self._clients = Clients(settings.klines_trusted_proxies)
+        self._limits = Limits(settings)
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await app(scope, receive, send)
-        elif (problem := _upgrade_problem(scope) if upgrade else _problem_of(scope)) is not None:
+            await self._app(scope, receive, send)
+            return
+        upgrade = scope["type"] == "websocket"
+        send = self._answering(scope, send)
+        problem = _upgrade_problem(scope) if upgrade else _problem_of(scope)
+        if problem is not None:
             await refuse(problem, {}, send, upgrade=upgrade)
-        elif scope.get("method") == "HEAD":
-            # The server itself drops the body of an answer to HEAD; a copy leaves it the method to see.
-            await app(scope | {"method": "GET"}, receive, send)
+        elif (fields := self._origins.preflight(scope)) is not None:
+            await _nothing(fields, send)
+        elif (error := await self._refusal(scope)) is not None:
+            await refuse_in_kind(error, scope, send)
         else:
-            await app(scope, receive, send)
+            # The server itself drops the body of an answer to HEAD; a copy leaves it the method to see.
+            head = scope.get("method") == "HEAD"
+            await self._routes(scope | {"method": "GET"} if head else scope, receive, send)
 
-    return gated
+    async def _refusal(self, scope: Any) -> KlinesError | None:
+        try:
+            self._origins.check(scope)
+            self._clients.note(scope)
+            await self._admit(scope)
+            self._limits.open_account(scope)
+        except KlinesError as error:
+            return error
+        return None
+
+    async def _admit(self, scope: Any) -> None:
+        access = self._app.state.get("access")
+        if access is None:
+            return
+        logins = self._limits.logins(scope)
+        if logins is not None:
+            # Before it is looked at: whoever guesses costs no look-up.
+            logins.refuse_when_empty()
+        try:
+            scope[GRANT] = await access.admit(scope)
+        except Unauthorized as error:
+            if logins is not None and error.code != "key_missing":
+                logins.spend(1)
+            raise
+
+    def _answering(self, scope: Any, send: Send) -> Send:
+        started = STARTS[scope["type"]]
+        private = self._settings.authority == "all" and not _is_page(scope["path"])
+        told = self._origins.fields(scope)
+        any_origin = self._origins.any
+        binance = scope["path"].startswith("/api/v3/")
+
+        async def answering(message: Any) -> None:
+            if message["type"] == started:
+                account: Account | None = scope.get(ACCOUNT)
+                fields = [*told, *(account.fields() if account else [])]
+                if binance and account:
+                    fields += [(name, str(account.used).encode()) for name in USED]
+                message["headers"] = completed(message["headers"], fields, private=private, any_origin=any_origin)
+            await send(message)
+
+        return answering
 
 
 def _problem_of(scope: Any) -> Problem | None:
-    return _target_problem(scope) or _headers_problem(scope["headers"]) or _accept_problem(scope)
+    return _target_problem(scope) or _headers_problem(scope) or _accept_problem(scope)
 
 
 def _upgrade_problem(scope: Any) -> Problem | None:
-    problem = _target_problem(scope) or _headers_problem(scope["headers"])
+    problem = _target_problem(scope) or _headers_problem(scope)
     if problem is None and scope["path"].split("/")[1] not in SOCKETS:
         return _problem(404, "Not found", "sockets are at /ws/… and /stream", "route_unknown")
     return problem
@@ -65,13 +142,16 @@ def _target_problem(scope: Any) -> Problem | None:
     return None
 
 
-def _headers_problem(headers: list[tuple[bytes, bytes]]) -> Problem | None:
+def _headers_problem(scope: Any) -> Problem | None:
+    headers: list[tuple[bytes, bytes]] = scope["headers"]
     size = sum(len(name) + len(value) for name, value in headers)
     if len(headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
         detail = f"at most {MAX_HEADERS} header fields of {MAX_HEADER_BYTES} bytes together"
         return _problem(431, "Request header fields too large", detail, "headers_too_large")
     hosts = [value for name, value in headers if name == b"host"]
-    if len(hosts) > 1 or any(_HOST.fullmatch(host) is None for host in hosts):
+    # Only HTTP/1.0 may come without one (RFC 9112, 3.2).
+    least = 0 if scope["http_version"] == "1.0" else 1
+    if not least <= len(hosts) <= 1 or any(_HOST.fullmatch(host) is None for host in hosts):
         return _problem(400, "Bad request", "Host must be one host name with at most a port", "host_invalid")
     return None
 
@@ -87,3 +167,14 @@ def _accept_problem(scope: Any) -> Problem | None:
 
 def _problem(status: int, title: str, detail: str, code: str) -> Problem:
     return Problem(title=title, status=status, detail=detail, code=code)
+
+
+def _is_page(path: str) -> bool:
+    return path in {"/", f"/{DATAFEED}"} or path.startswith(f"/{ASSETS}")
+
+
+async def _nothing(fields: Headers, send: Send) -> None:
+    start: Any = {"type": "http.response.start", "status": 204, "headers": fields}
+    await send(start)
+    end: Any = {"type": "http.response.body", "body": b"", "more_body": False}
+    await send(end)

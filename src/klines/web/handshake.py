@@ -12,6 +12,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Response
 from websockets.server import ServerProtocol
 
+from klines.web.guard import GUARDS
 from klines.web.problem import MEDIA_TYPE, RETRY_SECONDS, Problem
 
 CODES = {414: "uri_too_long", 426: "upgrade_required", 431: "headers_too_large", 500: "internal", 503: "restarting"}
@@ -28,6 +29,7 @@ class Handshake(ServerProtocol):
         body = msgspec.json.encode(problem)
         headers = Headers({"Date": email.utils.formatdate(usegmt=True), "Connection": "close"})
         headers.update({"Content-Length": str(len(body)), "Content-Type": MEDIA_TYPE})
+        headers.update({name.decode(): value.decode() for name, value in GUARDS})
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
             headers["Retry-After"] = str(RETRY_SECONDS)
         return Response(status, phrase, headers, body)

@@ -12,6 +12,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from klines.dear import is_dear
 from klines.errors import BadRequest
 from klines.gaps import FILLS, Fill, filled
 from klines.gaps import Request as FillRequest
@@ -19,9 +20,10 @@ from klines.interval import Width, parse_interval
 from klines.queries import klines
 from klines.queries.window import Window
 from klines.timestamp import to_us
+from klines.web.limits import page_weight, spend
 from klines.web.parameters import choice, documented, integer, moment, parsed, read, refuse_reversed
 from klines.web.schemas import KlinesAnswer
-from klines.web.services import Given, Incoming, Services, is_dear
+from klines.web.services import Given, Incoming, Services
 
 RULES = (
     parsed("interval", "width of a bar: 1s 1m 5m 15m 1h 4h 1d, or any other from 1s to 1w", "1m", parse_interval),
@@ -53,6 +55,7 @@ async def get_klines(request: Incoming, token_symbol: FromPath[str], services: G
     query = Query(*read(request.scope["query_string"], RULES).values())
     refuse_reversed(query.from_us, query.to_us)
     refuse_costly(query.limit, query.width)
+    spend(request.scope, page_weight(query.limit, query.width.parts) - 1)
     now = services.now()
     async with services.reading(dear=is_dear(query.limit, query.width)) as connection:
         symbol, token_id = await services.token(connection, token_symbol)

@@ -19,6 +19,7 @@ from klines.errors import BadRequest, echo
 from klines.timestamp import EARLIEST_US, TimeError, iso_us
 
 MAX_PARAMETERS = 20
+NO_NUL = r"^[^\x00]*$"
 LATEST_MS = 253_402_300_799_999  # 9999-12-31, the last day that a date can name
 
 _INTEGER = re.compile(r"-?[0-9]{1,19}", re.ASCII)
@@ -86,10 +87,12 @@ def words(name: str, description: str, *, max_length: int) -> ParameterRule:
 
     def convert(text: str) -> str:
         if len(text) > max_length or "\0" in text:
-            raise BadRequest(f"{name} {echo(text)}: must have at most {max_length} characters", code=f"{name}_invalid")
+            rule = f"must have at most {max_length} characters, none of them NUL"
+            raise BadRequest(f"{name} {echo(text)}: {rule}", code=f"{name}_invalid")
         return text
 
-    return ParameterRule(name, description, {"type": "string", "maxLength": max_length}, convert, "")
+    schema = {"type": "string", "maxLength": max_length, "pattern": NO_NUL}
+    return ParameterRule(name, description, schema, convert, "")
 
 
 def moment(name: str, description: str) -> ParameterRule:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime
@@ -12,23 +11,21 @@ from litestar import Request
 from litestar.di import NamedDependency
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from klines.breaker import Breaker
 from klines.database import reading
-from klines.errors import Unavailable, UnknownToken
+from klines.dear import Dear
+from klines.errors import UnknownToken
 from klines.hub import Hub
-from klines.interval import Width
+from klines.metrics.ingest import MeasuredWriter
 from klines.migrations import Status
 from klines.queries import tokens
 from klines.relay.relay import Relay
 from klines.settings import Settings
 from klines.symbol import canonical_symbol
-from klines.writer import TradeWriter
+from klines.web.intake import Intake
+from klines.web.probe import Probe
 
 MAX_KNOWN_TOKENS = 100_000
-# Stored bars a page may be made of before it is a dear one: the dearest are made of 300,000, in 300 to 500 ms.
-DEAR_PARTS = 20_000
-# Dear reads at once in a process, fewer than a pool has connections by default; and how long one more waits.
-DEAR_READS = 2
-DEAR_SECONDS = 5.0
 
 
 def utc_now() -> datetime:
@@ -36,43 +33,20 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def is_dear(limit: int, width: Width) -> bool:
-    """Whether so many bars of this width are a dear read."""
-    return limit * width.parts > DEAR_PARTS
-
-
-class Dear:
-    """The places for dear reads, so that those of one client leave connections for everybody's light ones."""
-
-    def __init__(self) -> None:
-        self._places = asyncio.Semaphore(DEAR_READS)
-
-    @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """One of the places, in the order of asking; raises `Unavailable` when none comes free in time."""
-        try:
-            async with asyncio.timeout(DEAR_SECONDS):
-                await self._places.acquire()
-        except TimeoutError:
-            rule = f"reads as dear as this one queue, {DEAR_READS} are served at once"
-            raise Unavailable(f"the database is busy: {rule}", code="database_busy") from None
-        try:
-            yield
-        finally:
-            self._places.release()
-
-
 class Services(NamedTuple):
-    """Engine to read, writer to write, settings, the schema found at the start, known ids, streams, and the clock."""
+    """What reads, what writes, what was found at the start, the streams, what holds back, what watches, the clock."""
 
     engine: AsyncEngine
-    writer: TradeWriter
+    writer: MeasuredWriter
     settings: Settings
     schema: Status
     token_ids: dict[str, int]
     relay: Relay
     hub: Hub
     dear: Dear
+    intake: Intake
+    breaker: Breaker
+    probe: Probe
     now: Callable[[], datetime] = utc_now
 
     @asynccontextmanager

@@ -7,6 +7,7 @@ After the upgrade the hub writes to the connection; this only waits for its end.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,15 +19,17 @@ from litestar.types import Receive, Send
 from uvicorn.protocols.utils import ClientDisconnected
 
 from klines.cursor import Stream, parse_cursor
-from klines.errors import BadRequest, KlinesError, NotFound, Unavailable, UpgradeRequired, echo
+from klines.errors import BadRequest, KlinesError, NotFound, TooManyRequests, Unavailable, UpgradeRequired, echo
 from klines.hub import RESTART, TOO_SLOW, Subscriber
 from klines.interval import parse_live_interval
 from klines.relay.opening import Ask, Opening
+from klines.web.access import Access
 from klines.web.binance.streams import address as streams
 from klines.web.connection import EXTENSION, Connection
 from klines.web.klines import refuse_costly
+from klines.web.limits import who
 from klines.web.parameters import integer, read, words
-from klines.web.problem import refuse, told
+from klines.web.problem import RETRY_SECONDS, refuse, told
 from klines.web.services import Services
 
 MAX_HISTORY = 1000
@@ -55,30 +58,40 @@ async def sockets(scope: Any, receive: Receive, send: Send) -> None:
         serve = _route(scope)
         if not upgrade:
             raise UpgradeRequired("this address speaks WebSocket", code="upgrade_required")
-        with places.taken():
-            await serve(scope["extensions"][EXTENSION]["connection"], receive, send)
+        connection: Connection = scope["extensions"][EXTENSION]["connection"]
+        access: Access = scope["litestar_app"].state.access
+        with access.holding(scope["klines.grant"], connection), places.taken(who(scope)):
+            await serve(connection, receive, send)
     except KlinesError as error:
         problem, headers = told(error)
         await refuse(problem, headers, send, upgrade=upgrade)
 
 
 class Places:
-    """How many sockets this process still takes."""
+    """How many sockets this process still takes, and of them each client; `each` 0: as many as there are."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._taken = 0
+    def __init__(self, limit: int, each: int) -> None:
+        self._limit, self._each = limit, each
+        self._taken: Counter[str] = Counter()
+        self._total = 0
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
-        """A place for one socket; raises `Unavailable` when there is none."""
-        if self._taken >= self._limit:
+    def taken(self, client: str) -> Iterator[None]:
+        """A place for one socket of a client; raises `Unavailable` or `TooManyRequests` when there is none."""
+        if self._total >= self._limit:
             raise Unavailable(f"all {self._limit} connections are taken", code="connections_exhausted")
-        self._taken += 1
+        if self._each and self._taken[client] >= self._each:
+            detail = f"at most {self._each} connections each; one must end first"
+            raise TooManyRequests(detail, code="client_connections_exhausted", retry_after=RETRY_SECONDS)
+        self._total += 1
+        self._taken[client] += 1
         try:
             yield
         finally:
-            self._taken -= 1
+            self._total -= 1
+            self._taken[client] -= 1
+            if not self._taken[client]:
+                del self._taken[client]
 
 
 async def _serve(

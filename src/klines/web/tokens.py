@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import msgspec
-from litestar import Response, get, put
+from litestar import Response, get, put, route
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
 
@@ -14,10 +14,13 @@ from klines.models import Token, TokenFacts
 from klines.queries import tokens
 from klines.symbol import canonical_symbol
 from klines.web.body import JSON, read_body
+from klines.web.limits import spend
 from klines.web.parameters import choice, documented, integer, read, words
 from klines.web.schemas import TokensAnswer
 from klines.web.services import Given, Incoming, Services
 
+# Each with its last 24 hours.
+TOKENS_PER_WEIGHT = 50
 MAX_FACTS = 16 * 1024
 MAX_METADATA = 8 * 1024
 
@@ -40,9 +43,16 @@ _facts = msgspec.json.Decoder(TokenFacts)
 async def get_tokens(request: Incoming, services: Given) -> Response[TokensAnswer]:
     """Tokens that match, sorted."""
     query = read(request.scope["query_string"], RULES)
+    spend(request.scope, query["limit"] // TOKENS_PER_WEIGHT)
     async with reading(services.engine) as connection:
         rows = await tokens.listing(connection, services.now(), **query)
     return Response(TokensAnswer(rows), headers={"Cache-Control": "no-store"})
+
+
+@route("/api/v1/tokens/{token_symbol:str}", http_method=["OPTIONS"], status_code=204, include_in_schema=False)
+async def options_token(token_symbol: FromPath[str]) -> Response[None]:
+    """What may be done with a token; the framework's own answer knows the first of its routes only."""
+    return Response(None, headers={"Allow": "GET, OPTIONS, PUT"})
 
 
 @get(

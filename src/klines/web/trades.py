@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import msgspec
 from litestar import Response, get, post
 from litestar.openapi.datastructures import ResponseSpec
@@ -15,9 +17,11 @@ from klines.queries.window import Window
 from klines.trade_input import trades_of_json, trades_of_ndjson
 from klines.trade_rules import TradeRules
 from klines.web.body import JSON, NDJSON, read_body
+from klines.web.intake import Room
+from klines.web.limits import page_weight, spend
 from klines.web.parameters import documented, integer, moment, read, refuse_reversed
 from klines.web.schemas import TradesAnswer
-from klines.web.services import Given, Incoming
+from klines.web.services import Given, Incoming, Services
 
 MAX_BODY = 32 * 1024 * 1024
 
@@ -38,6 +42,7 @@ async def get_trades(request: Incoming, token_symbol: FromPath[str], services: G
     """`[from, to)` as for bars: without `from` the latest `limit` trades, with it the oldest."""
     limit, from_us, to_us = read(request.scope["query_string"], RULES).values()
     refuse_reversed(from_us, to_us)
+    spend(request.scope, page_weight(limit) - 1)
     async with reading(services.engine) as connection:
         symbol, token_id = await services.token(connection, token_symbol)
         page = await trades.page(connection, token_id, Window(limit, from_us, to_us))
@@ -55,12 +60,17 @@ async def get_trades(request: Incoming, token_symbol: FromPath[str], services: G
 async def post_trades(request: Incoming, services: Given) -> Response[Receipt]:
     """`{"trades": [...]}` (10,000 at most) or NDJSON (100,000 lines). All of it is stored or nothing."""
     read(request.scope["query_string"], ())
-    batch = await _batch(request, TradeRules(services.settings.klines_max_future_seconds))
-    return Response(await services.writer.write(batch))
+    announced = request.content_length or 0
+    with services.intake.room(announced if announced <= MAX_BODY else 0) as room:
+        batch = await _batch(request, services, room)
+        spend(request.scope, len(batch) - 1)
+        return Response(await services.writer.write(batch))
 
 
-async def _batch(request: Incoming, rules: TradeRules) -> list[Trade]:
-    media_type, body = await read_body(request, JSON, NDJSON)
+async def _batch(request: Incoming, services: Services, room: Room) -> list[Trade]:
+    media_type, body = await read_body(request, JSON, NDJSON, room=room)
     if not body.strip():
         raise BadRequest("the body is empty", code="body_empty")
-    return trades_of_json(body, rules) if media_type == JSON else trades_of_ndjson(body, rules)
+    trades_of = trades_of_json if media_type == JSON else trades_of_ndjson
+    rules = TradeRules(services.settings.klines_max_future_seconds)
+    return await services.intake.parsed(partial(trades_of, body, rules), len(body))

@@ -14,6 +14,7 @@ import msgspec
 from litestar import Response, get
 
 from klines.database import reading
+from klines.dear import is_dear
 from klines.errors import BadRequest
 from klines.interval import Width
 from klines.queries import klines
@@ -23,9 +24,11 @@ from klines.timestamp import to_us
 from klines.web.binance import query
 from klines.web.binance.answer import EXACT, Unit, answer, average, unit_of
 from klines.web.binance.refusal import invalid, unknown_symbol
+from klines.web.binance.weight import weigh
 from klines.web.klines import filled_page, refuse_costly
+from klines.web.limits import page_weight
 from klines.web.schemas import Kline
-from klines.web.services import Given, Incoming, Services, is_dear
+from klines.web.services import Given, Incoming, Services
 
 DEFAULT_ROWS = 500
 AVERAGE_MINUTES = 5
@@ -57,6 +60,8 @@ async def get_klines(request: Incoming, services: Given) -> Response[bytes]:
         refuse_costly(rows, width)
     except BadRequest as error:
         raise invalid("limit", error.detail) from None
+    if width.parts > 1:
+        weigh(request, 1 + page_weight(rows, width.parts))
     bars = await _dense(services, values["symbol"], width, Window(rows, values.get("startTime"), values.get("endTime")))
     return answer([_row(bar, unit) for bar in bars])
 

@@ -1,7 +1,7 @@
 """`/api/v3/ping`, `/api/v3/time`, `/api/v3/exchangeInfo`: what the market is, as clients ask when they start.
 
 All members that Binance documents are there, because some clients insist on them. No order can be placed here, so
-there are no order types; every token trades, on the spot. Nothing is limited yet, so there are no rate limits.
+there are no order types; every token trades, on the spot. The rate limit is the one that holds, if one does.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from litestar import Response, get
 
 from klines.database import reading
 from klines.queries.tickers import Listed, listed
+from klines.settings import Settings
 from klines.timestamp import to_us
 from klines.web.binance import query
 from klines.web.binance.answer import answer, unit_of
@@ -89,11 +90,18 @@ async def get_exchange_info(request: Incoming, services: Given) -> Response[byte
         {
             "timezone": "UTC",
             "serverTime": unit_of(request).of_us(to_us(services.now())),
-            "rateLimits": [],
+            "rateLimits": _rate_limits(services.settings),
             "exchangeFilters": [],
             "symbols": [_symbol(row) | {"permissionSets": sets} for row in rows] if wanted else [],
         }
     )
+
+
+def _rate_limits(settings: Settings) -> list[dict[str, Any]]:
+    if settings.authority == "open" or not settings.klines_read_limit:
+        return []
+    limit = settings.klines_read_limit
+    return [{"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": limit}]
 
 
 def _symbol(row: Listed) -> dict[str, Any]:

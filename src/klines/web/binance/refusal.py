@@ -11,13 +11,14 @@ from typing import Any
 import msgspec
 from litestar import Response
 
-from klines.errors import InvalidSymbol, KlinesError, UnknownToken
+from klines.errors import Forbidden, InvalidSymbol, KlinesError, TooManyRequests, Unauthorized, UnknownToken
 from klines.symbol import RULE
 from klines.web import problem
 from klines.web.services import Incoming
 
 UNKNOWN = -1000
 DISCONNECTED = -1001
+TOO_MANY_REQUESTS = -1003
 OVERLOADED = -1008
 ILLEGAL_CHARACTERS = -1100
 TOO_MANY_PARAMETERS = -1101
@@ -31,6 +32,7 @@ INVALID = -1130
 DUPLICATE_SYMBOLS = -1151
 INVALID_TIME_UNIT = -1194
 STATUS_MISMATCH = -1220
+REJECTED_KEY = -2015
 
 
 class Refusal(KlinesError):
@@ -83,6 +85,11 @@ def from_klines_error(_: Incoming, error: KlinesError) -> Response[bytes]:
     if isinstance(error, Refusal):
         return _answer(error.status, error.number, error.detail)
     headers = problem.told(error)[1]
+    if isinstance(error, TooManyRequests):
+        return _answer(error.status, TOO_MANY_REQUESTS, f"Too many requests; current limit is {error.detail}.", headers)
+    if isinstance(error, Unauthorized | Forbidden):
+        message = f"Invalid API-key, IP, or permissions for action: {error.detail}."
+        return _answer(error.status, REJECTED_KEY, message, headers)
     if error.status < 500:
         return _answer(400, INVALID, error.detail)
     number = OVERLOADED if error.code == "database_busy" else DISCONNECTED

@@ -4,7 +4,8 @@ The format is the one of the library's page "UDF" and of the adapter that comes 
 success from failure by the member `s` of the body and never looks at the HTTP status; so does this dialect:
 
 * what a client asked wrongly is `{"s": "error", "errmsg": "…"}` with status 200, as the format has it;
-* what is our fault is the same body with status 500 or 503, for the sake of proxies and monitors.
+* what is our fault is the same body with status 500 or 503, for the sake of proxies and monitors; who asks too much or
+  may not ask gets it with 429, 401 or 403.
 
 Parameters that no rule names are ignored: charts add their own (`currencyCode`, `unitId`, `session`). There is no
 stream in UDF; a chart polls `history`.

@@ -16,6 +16,7 @@ from klines.errors import KlinesError, UnknownToken
 from klines.web import problem
 
 HEADERS = {"Cache-Control": "no-store"}
+REFUSED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS})
 UNKNOWN_SYMBOL = "unknown_symbol"
 
 
@@ -31,11 +32,11 @@ def number(text: str) -> msgspec.Raw:
 
 
 def from_klines_error(_: Request[Any, Any, Any], error: KlinesError) -> Response[bytes]:
-    """An error that the service raised on purpose; its status only if the fault is ours."""
+    """An error that the service raised on purpose; its status only if the fault is ours, or who asks is refused."""
     headers = problem.told(error)[1]
     message = UNKNOWN_SYMBOL if isinstance(error, UnknownToken) else error.detail
-    ours = error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
-    return _failure(message, error.status if ours else HTTPStatus.OK, headers)
+    told = error.status >= HTTPStatus.INTERNAL_SERVER_ERROR or error.status in REFUSED
+    return _failure(message, error.status if told else HTTPStatus.OK, headers)
 
 
 def from_anything(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

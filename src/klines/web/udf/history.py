@@ -16,11 +16,13 @@ from collections.abc import Sequence
 import msgspec
 from litestar import Response, get
 
+from klines.dear import is_dear
 from klines.errors import BadRequest
 from klines.interval import Width
 from klines.queries import klines
 from klines.queries.window import Window
-from klines.web.services import Given, Incoming, is_dear
+from klines.web.limits import page_weight, spend
+from klines.web.services import Given, Incoming
 from klines.web.udf.answers import answer
 from klines.web.udf.query import Query, find_token
 from klines.web.udf.resolution import FEWEST, parse_resolution
@@ -49,6 +51,7 @@ async def get_history(request: Incoming, services: Given) -> Response[bytes]:
     symbol = query.required("symbol")
     width = parse_resolution(query.required("resolution"))
     window, from_ms = _window(query, width)
+    spend(request.scope, page_weight(window.limit, width.parts) - 1)
     async with services.reading(dear=is_dear(window.limit, width)) as connection:
         _, token_id = await find_token(services, connection, symbol)
         page = await klines.page(connection, token_id, width, window, services.now())

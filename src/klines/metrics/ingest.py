@@ -1,0 +1,57 @@
+"""Writing, measured: every batch, whoever brings it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from klines import tracing
+from klines.errors import Unavailable
+from klines.metrics.instruments import Instruments
+from klines.models import Receipt, Trade
+from klines.writer import TradeWriter
+
+
+class MeasuredWriter(TradeWriter):
+    """A `TradeWriter` that counts what it stores; `of_writer` goes to it as it is."""
+
+    def __init__(self, *of_writer: Any, instruments: Instruments, **by_name: Any) -> None:
+        super().__init__(*of_writer, **by_name)
+        self._instruments = instruments
+        self._full_at = -float("inf")
+
+    def full_within(self, seconds: float) -> bool:
+        """Whether the last batch found no room on the database's disk, so many seconds ago at the most."""
+        return time.monotonic() - self._full_at < seconds
+
+    async def write(self, trades: Sequence[Trade]) -> Receipt:
+        """As `TradeWriter.write`."""
+        counted = self._instruments
+        counted.received.inc(len(trades))
+        began = time.perf_counter()
+        outcome = "refused"
+        with counted.writing.track_inprogress(), tracing.span("ingest", trades=len(trades)):
+            try:
+                receipt = await super().write(trades)
+                outcome = "stored"
+                self._full_at = -float("inf")
+            except Unavailable as error:
+                outcome = "unavailable"
+                if error.code == "database_full":
+                    self._full_at = time.monotonic()
+                raise
+            finally:
+                counted.batches.labels(outcome).inc()
+                counted.ingest.observe(time.perf_counter() - began)
+        self._count(trades, receipt)
+        return receipt
+
+    def _count(self, trades: Sequence[Trade], receipt: Receipt) -> None:
+        outcomes = self._instruments.trades
+        outcomes.labels("inserted").inc(receipt.inserted)
+        outcomes.labels("duplicate").inc(receipt.duplicates)
+        outcomes.labels("conflict").inc(receipt.conflicts)
+        if receipt.inserted:
+            newest = max(trade.time_us for trade in trades)
+            self._instruments.stored_lag.observe(max(0.0, time.time() - newest / 1e6))
