@@ -43,7 +43,7 @@ async def run_from_command_line() -> None:
     if not settings.database_url:
         raise CannotStart("DATABASE_URL: needed here; for the embedded server use `klines db upgrade`")
     context.config.attributes.setdefault("wanted_profile", settings.klines_storage_profile)
-    async with open_engine(settings.database_url) as engine, engine.connect() as connection:
+    async with open_engine(settings.database_url, statement_seconds=0) as engine, engine.connect() as connection:
         await connection.run_sync(run)
         await connection.commit()
 

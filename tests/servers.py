@@ -24,6 +24,7 @@ import asyncpg
 from klines import migrations
 from klines.embedded import EmbeddedServer
 from klines.errors import CannotStart
+from tests.watcher import watch
 
 CONTAINER_IMAGE = "timescale/timescaledb:2.29.2-pg18"
 T = TypeVar("T")
@@ -141,6 +142,7 @@ def reachable_directory() -> Iterator[Path]:
     """A directory that the embedded server's account can reach, which pytest's own, being private, may not be."""
     directory = Path(tempfile.mkdtemp(prefix="klines-test-"))
     directory.chmod(0o711)
+    watch(directory)
     try:
         yield directory / "data"
     finally:

@@ -16,6 +16,8 @@ import { fetched, history, type Bar } from "./udf";
 
 export type { Bar, BarText } from "./udf";
 export type { State } from "./stream";
+/** `useKey("klk_…")` before anything else, where the service wants an API key with the scope `read`. */
+export { useKey } from "./access";
 
 /** What of `LibrarySymbolInfo` is used here; the rest is passed through as `/udf/symbols` tells it. */
 export interface SymbolInfo {

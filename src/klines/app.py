@@ -96,7 +96,8 @@ def create_app(settings: Settings) -> ASGIApp:
         ),
         logging_config=None,
     )
-    return observe.observed(gate(app, settings), metrics.instruments, settings.klines_access_log)
+    gated = gate(app, settings, metrics.instruments)
+    return observe.Observed(gated, metrics.instruments, settings.klines_access_log, gated.share)
 
 
 def create_from_environment() -> ASGIApp:
@@ -139,7 +140,7 @@ async def _lifespan(app: Litestar, settings: Settings, metrics: Metrics) -> Asyn
         dear, intake = Dear(size), stack.enter_context(closing(Intake()))
         hub, relay = await stack.enter_async_context(_live(settings, reader, engine, dear, forget))
         relay.pulse.recovered = breaker.close
-        probe = await stack.enter_async_context(open_probe(reader))
+        probe = await stack.enter_async_context(open_probe(writing.database_url))
         services = app.state.services = Services(
             engine, writer, settings, schema, token_ids, relay, hub, dear, intake, breaker, probe
         )
@@ -160,6 +161,8 @@ async def _lifespan(app: Litestar, settings: Settings, metrics: Metrics) -> Asyn
 async def _addressed(settings: Settings) -> tuple[str, Settings]:
     """The address to read at, and the settings of who writes: the login in the role for the work, where it may."""
     found = await roles.addresses(settings.database_url)
+    if found.excess:
+        logger.warning("whoever breaks into the service has all of the database: %s", found.excess)
     return found.reading, msgspec.structs.replace(settings, database_url=found.writing)
 
 
@@ -187,6 +190,7 @@ async def _measured(
         partial(sources.of_hubs, {"native": services.hub, "binance": binance_hub}),
         partial(sources.of_pulse, services.relay.pulse),
         partial(sources.of_breaker, services.breaker, services.writer),
+        partial(sources.of_intake, services.intake),
         partial(sources.of_pools, {"reads": services.engine}, pool),
         standing.families,
     )

@@ -1,8 +1,8 @@
 """A circuit breaker before the database of a process: while it does not answer, asking costs nothing. Pure.
 
-Failures of the connection in a row open it; a statement that is refused, busy or cancelled is none. Open, it refuses at
-once, and lets one caller at a time try whether the database is back, at growing intervals. The first success closes it,
-whoever had it. The clock and the chance are given, so that every course can be played through.
+Failures of the connection in a row, beside which nobody was answered, open it; a statement that is refused, busy or
+cancelled is none. Open, it refuses at once, and lets one caller at a time try whether the database is back, at growing
+intervals. The first success closes it, whoever had it. The clock and the chance are given, so that every course can be played through.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Breaker:
         self.refused = 0
         self._clock = clock
         self._chance = chance
-        self._failures = 0
+        self._failures = self._heard = 0
         self._wait = LEAST_SECONDS
         self._retry_at = 0.0
         self._opened_at = 0.0
@@ -49,14 +49,17 @@ class Breaker:
         """Around one use of the database; raises `Unavailable` while it is open.
 
         `Unavailable` with the code `database_unavailable`, coming from within, is a failure; any other error is an
-        answer, and so a success; `database_busy` and being cancelled say nothing.
+        answer, and so a success, also `Unavailable` that the database itself has said; to have waited in vain for a
+        connection and being cancelled say nothing.
         """
-        turn = self._admitted()
+        turn, heard = self._admitted(), self._heard
         try:
             yield
         except Unavailable as error:
             if error.code == GONE:
-                self._failed(turn)
+                self._failed(turn, heard)
+            elif error.answered:
+                self.close()
             else:
                 self._abandoned(turn)
             raise
@@ -71,6 +74,7 @@ class Breaker:
     def close(self) -> None:
         """The database has answered."""
         self._failures = 0
+        self._heard += 1
         if self.state != "closed":
             self._wait = LEAST_SECONDS
             self._become("closed")
@@ -87,9 +91,10 @@ class Breaker:
         self._turn += 1
         return self._turn
 
-    def _failed(self, turn: int) -> None:
+    def _failed(self, turn: int, heard: int) -> None:
         if self.state == "closed":
-            self._failures += 1
+            # Others were answered meanwhile: it is there, whatever this one has waited for.
+            self._failures += heard == self._heard
             if self._failures >= FAILURES:
                 self._opened_at = self._clock()
                 self._open()

@@ -57,17 +57,16 @@ class Buckets:
         """Count a cost that nobody refuses; the bucket may owe it."""
         self._remember(client, max(self._full_at.get(client, now), now) + cost * self._each, now)
 
+    def give_back(self, client: str, cost: int, now: float) -> None:
+        """Undo a `take` of so much; whom nobody remembers has a full bucket already."""
+        if client in self._full_at:
+            self._full_at[client] = max(self._full_at[client] - min(cost, self.burst) * self._each, now)
+
     def level(self, client: str, now: float) -> Level:
         """What a client's bucket holds."""
         full_in = max(self._full_at.get(client, now) - now, 0.0)
         used = math.ceil(full_in / self._each - 1e-6)
         return Level(max(self.burst - used, 0), used, full_in)
-
-    def wait(self, client: str, cost: int, now: float) -> float:
-        """In how many seconds there will be so much; 0.0 if there is now. Takes nothing."""
-        full_in = max(self._full_at.get(client, now) - now, 0.0)
-        wait = full_in + min(cost, self.burst) * self._each - self.seconds
-        return wait if wait > self.seconds * 1e-9 else 0.0
 
     def _remember(self, client: str, full_at: float, now: float) -> None:
         self._full_at[client] = full_at

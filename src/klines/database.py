@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -21,6 +21,8 @@ from klines import tracing
 from klines.breaker import GONE, Breaker
 from klines.dsn import split
 from klines.errors import Unavailable
+from klines.patience import patience, place
+from klines.session import BY_KEY, PATH
 
 APPLICATION = "klines"
 CONNECT_SECONDS = 5
@@ -38,23 +40,6 @@ IDLE_SECONDS = 10
 CLOSE_SECONDS = 1
 # How much later than the server we give up.
 MARGIN_SECONDS = 0.5
-
-# For a connection that stands as long as its process: silence does not end it, but a host that is gone does, within
-# half a minute. The server would otherwise keep what the connection holds there for hours.
-LASTING = {
-    "idle_session_timeout": "0",
-    "tcp_keepalives_idle": "10",
-    "tcp_keepalives_interval": "5",
-    "tcp_keepalives_count": "3",
-    "tcp_user_timeout": "30s",
-}
-
-BY_KEY = {
-    "plan_cache_mode": "force_generic_plan",
-    "enable_seqscan": "off",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
-}
 
 _GONE = (
     OSError,
@@ -113,6 +98,7 @@ async def open_engine(
         hide_parameters=True,
         execution_options={
             "klines_breaker": breaker,
+            "klines_places": asyncio.Semaphore(pool_size),
             "klines_ready_seconds": max(READY_SECONDS, split(url, READY_SECONDS)[1]),
         },
     )
@@ -135,7 +121,8 @@ async def open_writers(url: str, size: int) -> AsyncIterator[asyncpg.Pool[Any]]:
         command_timeout=INGEST_SECONDS + MARGIN_SECONDS,
         init=tracing.watch_writes,
         # A late trade in a compressed chunk decompresses its neighbours; one transaction may hold many of them.
-        server_settings=_session(INGEST_SECONDS)
+        server_settings=PATH
+        | _session(INGEST_SECONDS)
         | {"lock_timeout": f"{LOCK_SECONDS}s", "timescaledb.max_tuples_decompressed_per_dml_transaction": "0"},
     )
     async with pool:
@@ -146,14 +133,17 @@ async def open_writers(url: str, size: int) -> AsyncIterator[asyncpg.Pool[Any]]:
             await _closed(pool.close())
 
 
-async def connected(url: str, **choices: Any) -> asyncpg.Connection[Any]:
+async def connected(url: str, server_settings: dict[str, str] | None = None, **choices: Any) -> asyncpg.Connection[Any]:
     """A connection of its own; `choices` are asyncpg's. Its `timeout` is `CONNECT_SECONDS`, or what the URL says.
 
     A server that does not answer in time is a `ConnectionError`: it is away, not busy.
     """
     address, seconds = split(url, CONNECT_SECONDS)
     try:
-        connection: asyncpg.Connection[Any] = await asyncpg.connect(address, timeout=seconds, **choices)
+        async with patience(seconds):
+            connection: asyncpg.Connection[Any] = await asyncpg.connect(
+                address, timeout=cast(float, None), server_settings=PATH | (server_settings or {}), **choices
+            )
     except TimeoutError as error:
         raise ConnectionError(f"no connection in {seconds:g} s") from error
     return connection
@@ -168,19 +158,21 @@ async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """
     options = engine.get_execution_options()
     with guarded(options.get("klines_breaker")):
-        connection = await _ready(engine, options.get("klines_ready_seconds"))
-        try:
-            yield connection
-        except TimeoutError:
-            await _drop(connection)
-            raise
-        finally:
-            await asyncio.shield(connection.close())
+        # Not the pool's own queue: the time to wait there would be missing when the connection has to prove itself.
+        async with place(options["klines_places"], ACQUIRE_SECONDS):
+            connection = await _ready(engine, options.get("klines_ready_seconds"))
+            try:
+                yield connection
+            except TimeoutError:
+                await _drop(connection)
+                raise
+            finally:
+                await asyncio.shield(connection.close())
 
 
 async def _ready(engine: AsyncEngine, seconds: float | None) -> AsyncConnection:
     try:
-        async with asyncio.timeout(seconds):
+        async with patience(seconds):
             return await engine.connect().start()
     except PoolTimeout:
         raise
@@ -229,11 +221,15 @@ def translated() -> Iterator[None]:
 
 def _unavailable(error: BaseException) -> Unavailable:
     cause = getattr(getattr(error, "orig", None), "__cause__", None) or error
+    told = Unavailable("the database does not answer", code=GONE)
     if isinstance(cause, asyncpg.DiskFullError):
-        return Unavailable("the database has no room left on its disk", code="database_full")
-    if isinstance(cause, _BUSY):
-        return Unavailable("the database is busy", code="database_busy")
-    return Unavailable("the database does not answer", code=GONE)
+        told = Unavailable("the database has no room left on its disk", code="database_full")
+    elif isinstance(cause, asyncpg.ReadOnlySQLTransactionError):
+        told = Unavailable("the database is read-only: it takes no writes", code="database_read_only")
+    elif isinstance(cause, _BUSY):
+        told = Unavailable("the database is busy", code="database_busy")
+    told.answered = isinstance(cause, asyncpg.PostgresError) and told.code != GONE
+    return told
 
 
 def _session(seconds: int) -> dict[str, str]:

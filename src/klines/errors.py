@@ -151,6 +151,8 @@ class Unavailable(KlinesError):
 
     status = 503
     title = "Service unavailable"
+    answered = False
+    """Whether the database itself has said so: then it is there."""
 
 
 class CannotStart(KlinesError):

@@ -62,16 +62,23 @@ class Keyring:
         self._outcome: tuple[int, Unavailable | None] = (0, None)
         self._away = False
 
-    async def prove(self, text: str) -> Key:
-        """The key with this text; raises `Unauthorized`, and `Unavailable` when nobody can say whether it is good."""
+    def proven(self, text: str) -> Key | None:
+        """The key with this text if it is known and good, asking nobody; raises `Unauthorized` for what is no key."""
         key_id, shown = key_id_of(text), digest(text)
-        # A wrong secret costs what an unknown id costs: which ids there are is not to be learned from the time.
-        if (key := self._proven(key_id, shown)) is None:
-            await self.refresh()
-            key = self._proven(key_id, shown)
-        if key is None:
-            raise Unauthorized("the API key is unknown, revoked or expired", code="key_invalid")
+        key = self.known(key_id)
+        if not hmac.compare_digest(shown, key.digest if key else _NOBODY):
+            return None
         self._used.add(key_id)
+        return key
+
+    async def prove(self, text: str) -> Key:
+        """The same, read anew; raises `Unauthorized`, and `Unavailable` when nobody can say whether it is good.
+
+        A wrong secret costs what an unknown id costs: which ids there are is not to be learned from the time.
+        """
+        await self.refresh()
+        if (key := self.proven(text)) is None:
+            raise Unauthorized("the API key is unknown, revoked or expired", code="key_invalid")
         return key
 
     async def named(self, key_id: str) -> Key:
@@ -145,11 +152,6 @@ class Keyring:
     def may(self, scope: str) -> bool:
         """Whether any good key has this scope."""
         return any(scope in key.scopes for key in self._keys.values())
-
-    def _proven(self, key_id: str, shown: bytes) -> Key | None:
-        key = self.known(key_id)
-        same = hmac.compare_digest(shown, key.digest if key else _NOBODY)
-        return key if same else None
 
     async def _attempt(self) -> Unavailable | None:
         try:

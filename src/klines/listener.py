@@ -4,7 +4,8 @@ One connection per process, outside every pool, listens on `CHANNEL`. A notifica
 may be repeated, forged or lost, and only says where to look. Two promises make that enough. Whoever reads after
 `Resumed` misses nothing: every commit that the reading does not see rings later. And a connection that says nothing
 is not believed: after `PROBE_SECONDS` of silence it must carry a notification to the server and back within
-`PROBE_TIMEOUT`, or it is dropped and opened anew. Lost connections are opened again for ever.
+`PROBE_TIMEOUT`, or it is dropped and opened anew. Lost connections are opened again for ever. One that is flooded is
+dropped for a while (`klines.flood`): nobody has to listen in order to miss nothing.
 """
 
 from __future__ import annotations
@@ -12,28 +13,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import re
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import asyncpg
 
-from klines.database import APPLICATION, CONNECT_SECONDS, LASTING, connected, translated
+from klines.database import APPLICATION, CONNECT_SECONDS, connected, translated
+from klines.doorbell import ANY_TOKEN, token_ids
 from klines.errors import Unavailable
+from klines.flood import Deafness, Flood, Listening
+from klines.session import LASTING
 
 CHANNEL = "klines_v1"
-ANY_TOKEN = "*"
 PROBE_SECONDS = 3.0
 PROBE_TIMEOUT = 3.0
 RETRY_SECONDS = 0.1
 MAX_RETRY_SECONDS = 2.0
 MAX_WAITING = 10_000
-MAX_IDS = 4_000  # more do not fit into a payload
-MAX_ID = 2**31 - 1
 
-_IDS = re.compile(rf"[0-9]{{1,10}}(?:,[0-9]{{1,10}}){{0,{MAX_IDS - 1}}}")
 # Asking how full the queue is lets PostgreSQL forget what everybody has taken, which a full one does by nothing else.
 _PROBE = "SELECT pg_notify($1, '') FROM pg_notification_queue_usage()"
 
@@ -54,9 +53,13 @@ class Silenced(NamedTuple):
     """Not listening: the connection is lost, or could not be opened at first. Said once, until `Resumed`."""
 
 
+class Deafened(NamedTuple):
+    """Not listening, of our own will and for `klines.flood.MOST_SECONDS` at the most: it was flooded."""
+
+
 async def listen(
     url: str, *, probe_seconds: float = PROBE_SECONDS, probe_timeout: float = PROBE_TIMEOUT
-) -> AsyncGenerator[Doorbell | Resumed | Silenced, None]:
+) -> AsyncGenerator[Doorbell | Resumed | Silenced | Deafened, None]:
     """Doorbells of the database at `url`, without end; doorbells that nobody took yet come out as one.
 
     Iterate it in a task that does little else, as probes are sent only while somebody waits, and within
@@ -66,22 +69,24 @@ async def listen(
     retry = _Retry()
     while True:
         try:
-            async with _opened(url) as line:
+            async with _opened(url, retry) as line:
                 retry.succeeded()
                 yield Resumed()
                 while True:
                     yield await line.heard(probe_seconds, probe_timeout)
+        except Flood as flood:
+            news: Silenced | Deafened | None = retry.flooded(flood)
         except Unavailable as error:
-            lost = retry.failed(error)
-        if lost:
-            yield Silenced()
+            news = retry.failed(error)
+        if news is not None:
+            yield news
         await retry.pause()
 
 
 class _Line:
     """One connection: what it heard and nobody took yet, bounded, and how it proves that it still hears."""
 
-    def __init__(self, connection: asyncpg.Connection[Any]) -> None:
+    def __init__(self, connection: Listening, *, told_of_nonsense: bool) -> None:
         self._connection = connection
         self._probe_channel = f"{CHANNEL}_probe_{connection.get_server_pid()}"
         self._waiting: set[int] = set()
@@ -89,7 +94,7 @@ class _Line:
         self._rung = asyncio.Event()
         self._stirred = asyncio.Event()
         self._heard_at = asyncio.get_running_loop().time()
-        self._told_of_nonsense = False
+        self._told_of_nonsense = told_of_nonsense
 
     async def start(self) -> None:
         """Listen on both channels; raises what the driver raises."""
@@ -113,7 +118,7 @@ class _Line:
 
     async def _probe(self, seconds: float) -> None:
         self._stirred.clear()
-        with _retried(), _answering(self._connection, seconds):
+        with _retried(), self._connection.answering(seconds):
             await self._connection.execute(_PROBE, self._probe_channel)
             await self._stirred.wait()
 
@@ -126,7 +131,7 @@ class _Line:
 
     def _ring(self, _connection: object, pid: int, _channel: str, payload: object) -> None:
         self._stir()
-        tokens = _ids(payload)
+        tokens = token_ids(payload)
         if payload == ANY_TOKEN or (tokens and len(self._waiting) + len(tokens) > MAX_WAITING):
             self._any = True
             self._waiting.clear()
@@ -151,6 +156,8 @@ class _Line:
         if not self._told_of_nonsense:
             self._told_of_nonsense = True
             logger.warning("server process %d sends payloads on %s that are not ours; ignored", pid, CHANNEL)
+        if not self._connection.allowance.take_foreign():
+            self._connection.cut()
 
 
 class _Retry:
@@ -159,6 +166,7 @@ class _Retry:
     def __init__(self) -> None:
         self._seconds = RETRY_SECONDS
         self._listening: bool | None = None
+        self._deafness, self._deaf_seconds, self.told_of_flood = Deafness(), 0.0, False
         self._since = asyncio.get_running_loop().time()
 
     def succeeded(self) -> None:
@@ -168,8 +176,17 @@ class _Retry:
         self._listening = True
         self._since = asyncio.get_running_loop().time()
 
-    def failed(self, error: Unavailable) -> bool:
-        """The connection ended or did not come about; True when that is news."""
+    def flooded(self, error: Flood) -> Deafened:
+        """The connection was cut for what it brought."""
+        now = asyncio.get_running_loop().time()
+        self._deaf_seconds = self._deafness.after(now - self._since if self._listening else 0)
+        # Neither lost nor back: what follows, a loss or not, is told on its own.
+        self._listening, self._since, self.told_of_flood = None, now, True
+        logger.warning("not listening to the database for up to %.0f s: %s", self._deaf_seconds, error.detail)
+        return Deafened()
+
+    def failed(self, error: Unavailable) -> Silenced | None:
+        """The connection ended or did not come about; what is to be told if that is news."""
         now = asyncio.get_running_loop().time()
         was, self._listening = self._listening, False
         if was:
@@ -180,26 +197,33 @@ class _Retry:
         if was is not False:
             cause = f" ({type(error.__cause__).__name__})" if error.__cause__ else ""
             logger.warning("not listening to the database: %s%s", error.detail, cause)
-        return was is not False
+        return Silenced() if was is not False else None
 
     async def pause(self) -> None:
         """Wait before the next attempt, the longer the more failed; the time that an attempt took counts."""
-        wait = self._seconds * random.uniform(0.5, 1)  # noqa: S311 - spreads processes, hides nothing
-        self._seconds = min(2 * self._seconds, MAX_RETRY_SECONDS)
+        wait = (self._deaf_seconds or self._seconds) * random.uniform(0.5, 1)  # noqa: S311 - spreads processes
+        if not self._deaf_seconds:
+            self._seconds = min(2 * self._seconds, MAX_RETRY_SECONDS)
+        self._deaf_seconds = 0.0
         loop = asyncio.get_running_loop()
         await asyncio.sleep(self._since + wait - loop.time())
         self._since = loop.time()
 
 
 @asynccontextmanager
-async def _opened(url: str) -> AsyncIterator[_Line]:
+async def _opened(url: str, retry: _Retry) -> AsyncIterator[_Line]:
     with _retried():
-        connection = await connected(url, server_settings=_session())
+        opened = await connected(url, server_settings=_session(), connection_class=Listening)
+    connection = cast(Listening, opened)
     try:
-        line = _Line(connection)
-        with _retried(), _answering(connection, CONNECT_SECONDS):
+        line = _Line(connection, told_of_nonsense=retry.told_of_flood)
+        with _retried(), connection.answering(CONNECT_SECONDS):
             await line.start()
         yield line
+    except Unavailable as error:
+        if connection.allowance.exceeded:
+            raise Flood(connection.allowance.exceeded, code="notifications_flooded") from error
+        raise
     finally:
         # Not close(): that waits for a server which may be gone.
         connection.terminate()
@@ -216,16 +240,6 @@ def _retried() -> Iterator[None]:
         raise Unavailable("the database does not let us listen", code="database_unavailable") from error
 
 
-@contextmanager
-def _answering(connection: asyncpg.Connection[Any], seconds: float) -> Iterator[None]:
-    # Not a timeout: that makes the driver open a second connection, to cancel the statement of the first.
-    timer = asyncio.get_running_loop().call_later(seconds, connection.terminate)
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
 def _session() -> dict[str, str]:
     # The driver sets no keepalive on our end, where probes stand in for it. The server must not keep a listener whose
     # host is gone: notifications that it has not sent fill its queue, and a full queue fails commits.
@@ -233,11 +247,3 @@ def _session() -> dict[str, str]:
         "application_name": f"{APPLICATION} listener",
         "default_transaction_isolation": "read committed",
     }
-
-
-def _ids(payload: object) -> frozenset[int]:
-    """The token ids of a payload, empty when it is not a list of them."""
-    if not isinstance(payload, str) or not _IDS.fullmatch(payload):
-        return frozenset()
-    tokens = frozenset(map(int, payload.split(",")))
-    return tokens if max(tokens) <= MAX_ID else frozenset()

@@ -25,7 +25,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from klines import profile
-from klines.database import CONNECT_SECONDS, open_engine, reading
+from klines.database import connected, open_engine, reading
 from klines.errors import CannotStart
 
 MIGRATION_SECONDS = 120
@@ -80,7 +80,8 @@ async def upgrade(url: str, wanted_profile: str = "auto", seconds: float = MIGRA
     that a newer version has upgraded.
     """
     deadline, pause = time.monotonic() + seconds, FIRST_PAUSE
-    async with open_engine(url) as engine:
+    # A hand-over of many chunks is one statement; what waits for a lock ends by the lock's own timeout.
+    async with open_engine(url, statement_seconds=0) as engine:
         _refuse_newer(await _status_on(engine))
         while (blocked := await _attempted(url, engine, wanted_profile)) is not None:
             if time.monotonic() + pause > deadline:
@@ -147,7 +148,7 @@ async def _watching(url: str, connection: AsyncConnection) -> AsyncIterator[_Wat
     watch = _Watch()
     pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
     await connection.rollback()
-    other = await asyncpg.connect(url, timeout=CONNECT_SECONDS)
+    other = await connected(url)
     task = asyncio.create_task(_look(other, pid, watch))
     try:
         yield watch

@@ -10,6 +10,7 @@ from klines.errors import InvalidSettings
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 # As a browser writes it: lower case, a host without a dot at its end, the scheme's own port left out.
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?")
+_HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
 _OWN_PORT = re.compile(r"http://.*:80|https://.*:443")
 
 
@@ -22,6 +23,15 @@ def networks(text: str) -> tuple[Network, ...]:
         except ValueError as error:
             raise InvalidSettings(f"KLINES_TRUSTED_PROXIES: {error}") from None
     return tuple(found)
+
+
+def hosts(text: str) -> frozenset[str]:
+    """The names of `KLINES_HOSTS`, in lower case; raises `InvalidSettings`."""
+    found = frozenset(filter(None, (part.strip().lower() for part in text.split(","))))
+    for one in found:
+        if _HOST.fullmatch(one) is None:
+            raise InvalidSettings(f"KLINES_HOSTS: {one!r}: must be a host name or an address, without a port")
+    return found
 
 
 def origins(text: str) -> frozenset[str]:

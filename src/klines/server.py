@@ -1,5 +1,6 @@
 """The HTTP and WebSocket server: its listening socket, its configuration, and processes that leave when told.
 
+Of several processes, one that cannot start after others have served is started again and again, ever less often.
 A process leaves within `GRACE_SECONDS` of the first SIGTERM or SIGINT, whatever its clients do, and at once at the
 second. What the kernel buffers for one client is bounded, and a client that acknowledges nothing is dropped.
 """
@@ -7,6 +8,7 @@ second. What the kernel buffers for one client is bounded, and a client that ack
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
 import os
 import signal
@@ -22,7 +24,9 @@ from typing import Any
 
 import uvicorn
 from litestar.types import ASGIApp
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
 
 from klines.app import create_from_environment
 from klines.errors import CannotStart
@@ -38,6 +42,11 @@ SEND_BUFFER = 64 * 1024
 USER_TIMEOUT_MS = 10_000
 MAX_MESSAGE = 64 * 1024
 KEEP_ALIVE_SECONDS = 15
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+"""Before a process that could not start is started again, in seconds."""
+PING_SECONDS = 1.0
+SILENT_SECONDS = 60.0
+"""After which a process that lives and says nothing is ended: on a busy machine its imports alone may take long."""
 
 logger = logging.getLogger("klines")
 
@@ -100,8 +109,65 @@ class Supervisor(Multiprocess):
     """The parent of several processes: leaves soon after their grace whatever they do, and at once at a second signal.
 
     The children are uvicorn's own servers, which a second SIGTERM does not hurry: a Ctrl-C at a terminal reaches them
-    twice, from the terminal and from the parent.
+    twice, from the terminal and from the parent. `failed`: no process has ever served.
     """
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        self.failed = False
+        self._served = False
+        # By the place of a process that could not start: when the next one is started there, and the pause before.
+        self._due: dict[int, tuple[float, float]] = {}
+        # By place too: when the process there last answered, or was first looked at.
+        self._heard: dict[int, float] = {}
+
+    def keep_subprocess_alive(self) -> None:
+        """Look after each process; uvicorn's own would give up all of them when one cannot start."""
+        for index, process in enumerate(self.processes):
+            if self.should_exit.is_set():
+                return
+            due = self._due.get(index)
+            if self._lives(index, process):
+                self._see(index, process)
+            elif due is None or not math.isfinite(due[0]):
+                self._died(index, process)
+            elif time.monotonic() >= due[0]:
+                self._due[index] = (math.inf, due[1])
+                self._start(index)
+
+    def _lives(self, index: int, process: Process) -> bool:
+        if not process.process.is_alive():
+            return False
+        now = time.monotonic()
+        since = self._heard.setdefault(index, now)
+        if process.ping(PING_SECONDS):
+            self._heard[index] = time.monotonic()
+            return True
+        return now - since < SILENT_SECONDS
+
+    def _see(self, index: int, process: Process) -> None:
+        if (not self._served or index in self._due) and process.is_ready():
+            self._served = True
+            self._due.pop(index, None)
+
+    def _died(self, index: int, process: Process) -> None:
+        process.kill()
+        process.join()
+        if process.exitcode != STARTUP_FAILURE:
+            logger.warning("server process %s ended with %s; another takes its place", process.pid, process.exitcode)
+            self._start(index)
+        elif not self._served:
+            self.failed = True
+            self.should_exit.set()
+        else:
+            _, before = self._due.get(index, (0.0, FIRST_PAUSE / 2))
+            pause = min(2 * before, LONGEST_PAUSE)
+            self._due[index] = (time.monotonic() + pause, pause)
+
+    def _start(self, index: int) -> None:
+        self._heard.pop(index, None)
+        self.processes[index] = process = Process(self.config, self.sockets)
+        process.start()
 
     def handle_int(self) -> None:
         """The first signal, or a second one within the half second in which uvicorn collects them."""

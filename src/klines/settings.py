@@ -16,7 +16,7 @@ import platformdirs
 from msgspec import Meta
 
 from klines.errors import InvalidSettings
-from klines.network import networks, origins
+from klines.network import hosts, networks, origins
 
 OUR_PREFIXES = ("KLINES_", "MOCK_")
 NEAR_ENOUGH = 0.9
@@ -44,7 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     workers: Annotated[int, Meta(ge=1, le=64, description="server processes on the same port")] = 1
     auth: Annotated[
         Literal["", "open", "write", "all"],
-        Meta(description="what needs an API key: open nothing, write writes, all everything; empty: see the README"),
+        Meta(description="what needs an API key: open nothing, write writing, all reading too; empty: see the README"),
     ] = ""
     database_url: Annotated[
         str, Meta(description="PostgreSQL 16 or newer, as postgresql://…; empty: the embedded server")
@@ -80,9 +80,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     ] = 10_000
     klines_client_connections: Annotated[
         int, Meta(ge=0, le=1_000_000, description="WebSockets per key or client and process, unless open; 0: no limit")
-    ] = 100
+    ] = 1000
     klines_trusted_proxies: Annotated[
         str, Meta(description="proxies in front whose X-Forwarded-For is believed: addresses or networks, by comma")
+    ] = ""
+    klines_hosts: Annotated[
+        str, Meta(description="names in Host that are served besides localhost, by comma; empty: any, on loopback none")
     ] = ""
     klines_allowed_origins: Annotated[
         str, Meta(description="origins of web pages elsewhere that may read and connect, by comma; *: any")
@@ -98,7 +101,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     ] = 600_000
     klines_upgrade_limit: Annotated[
         int, Meta(ge=0, le=1_000_000_000, description="WebSockets opened a minute per key or client; 0: no limit")
-    ] = 300
+    ] = 1200
     klines_login_limit: Annotated[
         int, Meta(ge=0, le=1_000_000_000, description="failed logins a minute per client; 0: no limit")
     ] = 10
@@ -213,6 +216,7 @@ def _checked(settings: Settings) -> Settings:
         raise InvalidSettings("AUTH=open: only where HOST is a loopback address and KLINES_TRUSTED_PROXIES is empty")
     networks(settings.klines_trusted_proxies)
     origins(settings.klines_allowed_origins)
+    hosts(settings.klines_hosts)
     if settings.database_password_file:
         return msgspec.structs.replace(settings, database_url=_with_password(url, settings.database_password_file))
     return settings

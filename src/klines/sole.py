@@ -23,12 +23,12 @@ from klines.database import (
     APPLICATION,
     CLOSE_SECONDS,
     CONNECT_SECONDS,
-    LASTING,
     READ_SECONDS,
     WRITE_SECONDS,
     connected,
     translated,
 )
+from klines.session import LASTING
 
 RETRY_SECONDS = 2.0
 PROBE_SECONDS = 3.0

@@ -22,12 +22,16 @@ from klines.breaker import Breaker
 from klines.database import ACQUIRE_SECONDS, guarded
 from klines.errors import InvalidItems, ItemError, Unavailable
 from klines.models import Receipt, TokenFacts, Trade
+from klines.patience import patience
 from klines.timestamp import to_datetime
 
 MAX_KNOWN_TOKENS = 100_000
 ATTEMPTS = 3
 # So many trades are made columns in a few milliseconds; more of them beside the event loop.
 MAX_IN_LOOP = 2_000
+
+# Symbols, trade ids, times, prices, amounts and sides of a batch.
+Columns = tuple[list[Any], ...]
 
 logger = logging.getLogger("klines.writer")
 
@@ -98,11 +102,14 @@ class TradeWriter:
         """
         if not trades:
             return Receipt(0, 0, 0, 0)
+        # Before there is a transaction: the server ends one that stands idle, and others wait for its locks.
+        make = partial(_columns, trades)
+        columns = make() if len(trades) <= MAX_IN_LOOP else await asyncio.to_thread(make)
         with guarded(self._breaker):
             for attempt in range(1, ATTEMPTS + 1):
                 try:
                     async with self._transaction() as connection:
-                        receipt, fresh = await self._write(connection, trades)
+                        receipt, fresh = await self._write(connection, columns)
                     # Only committed ids are remembered: a registration that was rolled back leaves no such token.
                     if len(self._token_ids) + len(fresh) <= MAX_KNOWN_TOKENS:
                         self._token_ids.update(fresh)
@@ -145,20 +152,21 @@ class TradeWriter:
         finally:
             self._places.release()
 
-    async def _write(self, connection: Connection, trades: Sequence[Trade]) -> tuple[Receipt, dict[str, int]]:
-        symbols = {trade.symbol for trade in trades}
-        known = {symbol: self._token_ids[symbol] for symbol in symbols & self._token_ids.keys()}
-        fresh = await self._fresh_ids(connection, sorted(symbols - known.keys()))
-        make = partial(_columns, trades, known | fresh)
-        columns = make() if len(trades) <= MAX_IN_LOOP else await asyncio.to_thread(make)
+    async def _write(self, connection: Connection, batch: Columns) -> tuple[Receipt, dict[str, int]]:
+        symbols, *rest = batch
+        distinct = set(symbols)
+        known = {symbol: self._token_ids[symbol] for symbol in distinct & self._token_ids.keys()}
+        fresh = await self._fresh_ids(connection, sorted(distinct - known.keys()))
+        token_ids = known | fresh
+        columns = [token_ids[symbol] for symbol in symbols], *rest
         inserted = int((await connection.execute(INSERT, *columns)).rpartition(" ")[2])
         conflicts = 0
-        if inserted < len(trades):
+        if inserted < len(symbols):
             times = columns[2]
             ((conflicts, *example),) = await connection.fetch(CONFLICTS, *columns, min(times), max(times))
             if conflicts:
                 logger.warning("%d conflicting trades dropped, such as token %s trade %s", conflicts, *example)
-        return Receipt(len(trades), inserted, len(trades) - inserted - conflicts, conflicts), fresh
+        return Receipt(len(symbols), inserted, len(symbols) - inserted - conflicts, conflicts), fresh
 
     async def _fresh_ids(self, connection: Connection, missing: list[str]) -> dict[str, int]:
         if not missing:
@@ -192,7 +200,7 @@ class TradeWriter:
 async def _in_transaction(connection: Connection) -> AsyncIterator[None]:
     transaction = connection.transaction()
     try:
-        async with asyncio.timeout(ACQUIRE_SECONDS):
+        async with patience(ACQUIRE_SECONDS):
             await transaction.start()
         yield
         await transaction.commit()
@@ -225,10 +233,10 @@ async def forget_tape(connection: asyncpg.Connection[Any], seconds: int) -> None
         pass
 
 
-def _columns(trades: Sequence[Trade], token_ids: dict[str, int]) -> tuple[list[Any], ...]:
+def _columns(trades: Sequence[Trade]) -> Columns:
     symbols, trade_ids, times, prices, amounts, sides = zip(*trades, strict=True)
     return (
-        [token_ids[symbol] for symbol in symbols],
+        list(symbols),
         list(trade_ids),
         [to_datetime(time_us) for time_us in times],
         list(prices),

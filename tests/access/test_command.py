@@ -150,6 +150,7 @@ async def test_the_record_is_only_added_to(plain: Database) -> None:
             await execute(plain, statement)
 
 
+@pytest.mark.slow
 async def test_a_secret_stays_nowhere(plain: Database) -> None:
     """Shown in every way, good and bad, at the most talkative level: neither logs, answers nor tables have it."""
     key = await made(plain, "read", "write")

@@ -46,7 +46,7 @@ TABLE: list[tuple[str, str, str | None, str | None, str | None]] = [
     ("GET", "/stream", None, None, "read"),
     ("GET", "/what/ever", None, None, "read"),
     ("GET", "/healthy", None, None, "read"),
-    ("POST", "/api/v1/tickets", None, None, "read"),
+    ("POST", "/api/v1/tickets", None, "read", "read"),
     ("POST", "/api/v1/trades", None, "write", "write"),
     ("PUT", "/api/v1/tokens/PEPE", None, "write", "write"),
     ("DELETE", "/api/v1/tokens/PEPE", None, "write", "write"),
@@ -164,6 +164,8 @@ async def test_ways_to_show_a_key(plain: Database) -> None:
     async with guarded(plain, "all", known=True) as client:
         for field in fields:
             assert (await client.get(READ, headers=[field])).status_code == 200, field
+        tab = await client.get(READ, headers={"Authorization": f"Bearer\t{key.text}"})
+        assert (tab.status_code, tab.json()["code"]) == (401, "key_malformed")
         for two in (fields[:2], fields[1:], [fields[1], fields[1]], [fields[0], ("X-API-Key", other.text)]):
             answer = await client.get(READ, headers=two)
             assert (answer.status_code, answer.json()["code"]) == (400, "credentials_repeated"), two

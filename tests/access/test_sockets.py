@@ -134,6 +134,7 @@ async def test_those_that_guess_share_a_reading(plain: Database) -> None:
     assert after - before < 50
 
 
+@pytest.mark.slow
 async def test_two_workers_close_and_redeem_alike(plain: Database) -> None:
     """Revocation reaches the sockets of both processes; a ticket opens one socket, in whichever process."""
     key = await made(plain, "read", "write")

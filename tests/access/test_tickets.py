@@ -96,11 +96,23 @@ async def test_tickets_are_bounded_and_swept(plain: Database, monkeypatch: pytes
 
 
 async def test_where_no_key_is_needed_a_ticket_needs_none(plain: Database) -> None:
-    for mode in ("open", "write"):
-        async with guarded(plain, mode, known=True) as client:
-            target = with_ticket(STREAM, await ticket(client, None))
-            async with socket(client, target) as connection:
-                await connection.recv()
-            assert await refused(client, target) == (401, "ticket_invalid")
-            # Not of a socket: no route but theirs knows the parameter.
-            assert (await client.get("/api/v1/tokens?ticket=x")).json()["code"] == "param_unknown"
+    async with guarded(plain, "open", known=True) as client:
+        target = with_ticket(STREAM, await ticket(client, None))
+        async with socket(client, target) as connection:
+            await connection.recv()
+        assert await refused(client, target) == (401, "ticket_invalid")
+        # Not of a socket: no route but theirs knows the parameter.
+        assert (await client.get("/api/v1/tokens?ticket=x")).json()["code"] == "param_unknown"
+
+
+async def test_nobody_fills_an_allowance_that_others_share(plain: Database) -> None:
+    async with guarded(plain, "write", known=True) as client:
+        for _ in range(3):
+            answer = await client.post(TICKETS)
+            assert (answer.status_code, answer.json()["code"]) == (401, "key_missing")
+        assert await execute(plain, "SELECT * FROM klines_internal.tickets") == []
+        async with socket(client, STREAM) as connection:
+            await connection.recv()
+        target = with_ticket(STREAM, await ticket(client, await made(plain, "read")))
+        async with socket(client, target) as connection:
+            await connection.recv()

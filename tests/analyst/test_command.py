@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from klines import migrations
-from klines.cli.analyst import analyst_address
+from klines.cli.login import address_of
 from klines.embedded import EmbeddedServer
 from klines.queries.analyst import ROLE
 from tests.servers import Server, reachable_directory, run
@@ -191,4 +191,4 @@ def test_a_server_without_a_port_lets_nobody_in(data_dir: Path) -> None:
     ],
 )
 def test_the_address_is_the_owners_without_the_owner(owner: str, analyst: str) -> None:
-    assert analyst_address(owner) == f"postgresql://{ROLE}@{analyst}"
+    assert address_of(ROLE, owner) == f"postgresql://{ROLE}@{analyst}"

@@ -25,6 +25,7 @@ import pytest
 from klines import migrations
 from klines.embedded import EmbeddedServer, running_url
 from klines.errors import CannotStart
+from klines.transfer import ends
 from tests.application import serving, settings_for
 from tests.live.followers import WATCHED, following, poll, running, writer_of
 from tests.live.streams import Tape, wire
@@ -134,7 +135,8 @@ def end_in_the_middle(url: str, number: signal.Signals) -> None:
     """End an upgrade once it has tried, and while it tries again."""
     with upgrading(url) as process:
         assert process.stderr is not None
-        said = next(line for line in process.stderr if "could not get" in line)
+        # Not without an end of its own: no StopIteration can leave a thread that is awaited.
+        said = next((line for line in process.stderr if "could not get" in line), "")
         assert "a lock on klines_internal.live_klines, held by pid" in said
         process.send_signal(number)
         assert process.wait(DEADLINE) == -number
@@ -260,3 +262,11 @@ async def test_sigterm_during_the_migration_leaves_all_of_it_or_nothing(figures:
                     await psql.execute("DROP DATABASE klines WITH (FORCE)")
     figures("F26", steps=30, **states)
     assert len(states) == 2
+
+
+async def test_an_address_may_say_how_long_to_wait_for_a_connection(plain: Database) -> None:
+    address = f"{plain.url}{'&' if '?' in plain.url else '?'}connect_timeout=7"
+    found = await migrations.upgrade(address)
+    assert found.current == found.newest
+    async with ends.connected(address) as connection:
+        assert await connection.fetchval("SELECT 1") == 1

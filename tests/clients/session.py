@@ -13,7 +13,7 @@ import os
 import tempfile
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -144,14 +144,14 @@ def surroundings() -> dict[str, str]:
     return given | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
 
 
-async def output(directory: Path, *command: str, **variables: str) -> str:
+async def output(directory: Path, *command: str, within: float = DEADLINE, **variables: str) -> str:
     """What a command prints until it ends; fails with what it says on its standard error."""
     with tempfile.TemporaryFile() as log:
         process = await asyncio.create_subprocess_exec(
             *command, stdout=PIPE, stderr=log, cwd=directory, env=surroundings() | variables
         )
         try:
-            async with asyncio.timeout(DEADLINE):
+            async with asyncio.timeout(within):
                 printed, _ = await process.communicate()
         except TimeoutError:
             process.kill()
@@ -171,5 +171,7 @@ async def read_lines(count: int, *command: str) -> list[str]:
         async with asyncio.timeout(DEADLINE):
             return [(await process.stdout.readline()).decode() for _ in range(count)]
     finally:
-        process.kill()
+        # It may have ended by itself, refused.
+        with suppress(ProcessLookupError):
+            process.kill()
         await process.communicate()

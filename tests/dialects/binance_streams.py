@@ -44,16 +44,16 @@ class Client:
         self._broken: Exception | None = None
         self._reader = asyncio.create_task(self._read())
 
-    async def ask(self, method: str, *params: Any) -> Event:
+    async def ask(self, method: str, *params: Any, deadline: float = DEADLINE) -> Event:
         """Send a request and wait for its answer."""
         number = next(self._ids)
         await self.connection.send(json.dumps({"method": method, "params": params, "id": number}))
-        await self.until(lambda: number in self.answers)
+        await self.until(lambda: number in self.answers, deadline)
         return self.answers[number]
 
-    async def subscribe(self, *names: str) -> None:
+    async def subscribe(self, *names: str, deadline: float = DEADLINE) -> None:
         """Subscribe, and be told so."""
-        answer = await self.ask("SUBSCRIBE", *names)
+        answer = await self.ask("SUBSCRIBE", *names, deadline=deadline)
         assert answer["result"] is None, answer
 
     async def until(self, true: Callable[[], Any], deadline: float = DEADLINE) -> None:

@@ -120,7 +120,8 @@ async def test_without_a_database_clients_may_try_again(server: Server) -> None:
 WEIGHTS: list[tuple[str, int]] = [
     ("ping", 1),
     ("time", 1),
-    ("exchangeInfo", 20),
+    ("exchangeInfo?symbol=PEPE", 20),
+    ("exchangeInfo", 40),
     (KLINES, 2),
     (KLINES.replace("klines", "uiKlines"), 2),
     ("avgPrice?symbol=PEPE", 2),
@@ -132,9 +133,10 @@ WEIGHTS: list[tuple[str, int]] = [
     ("ticker/24hr?symbols=" + str([f"T{n}" for n in range(101)]).replace("'", '"').replace(" ", ""), 80),
     ("ticker/24hr", 80),
     ("ticker/price?symbol=PEPE", 2),
-    ("ticker/price", 4),
+    ("ticker/price?symbols=[%22PEPE%22]", 4),
+    ("ticker/price", 40),
     ("ticker/bookTicker?symbol=PEPE", 2),
-    ("ticker/bookTicker", 4),
+    ("ticker/bookTicker", 40),
     ("klines?symbol=GONE&interval=1m", 2),
     ("klines", 2),
 ]

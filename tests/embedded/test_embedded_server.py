@@ -33,16 +33,19 @@ from klines.embedded.account import our_account, server_account
 from klines.embedded.directory import LOG_BYTES, DataDirectory
 from klines.embedded.postmaster import read_pid_file, running_postmaster
 from klines.errors import CannotStart
+from tests.watcher import watch
 
 pytestmark = pytest.mark.timeout(60)
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="plays several accounts, which needs root")
 
 SERVICE = """
-import logging, sys
+import logging, signal, sys
 from pathlib import Path
 from klines.embedded import EmbeddedServer
 from klines.errors import CannotStart
 
+# As in a terminal: tests that run in the background of a shell have it ignored, and so would their children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 try:
     with EmbeddedServer(Path(sys.argv[1])) as server:
@@ -59,6 +62,7 @@ def open_directory() -> Iterator[Path]:
     """A directory that every account may enter; a server left behind in it is stopped before it is removed."""
     base = Path(os.path.realpath(tempfile.mkdtemp(prefix="klines-test-")))
     base.chmod(0o755)
+    watch(base)
     try:
         yield base
     finally:

@@ -20,7 +20,7 @@ from tests.servers import reachable_directory
 from tests.service.processes import Service, service
 
 SYMBOLS = ("PEPE", "WIF")
-ROUNDS = [pytest.param(3, id="3"), pytest.param(20, id="20", marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+ROUNDS = [pytest.param(1, id="1"), pytest.param(20, id="20", marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
 
 
 def postmaster(data_dir: Path) -> int:

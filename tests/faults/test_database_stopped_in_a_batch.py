@@ -22,7 +22,7 @@ from tests.storage.bars import stored_trades
 SYMBOL = "PEPE"
 BATCH = 500
 US = 1_000_000
-ROUNDS = [pytest.param(5, id="5"), pytest.param(50, id="50", marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+ROUNDS = [pytest.param(2, id="2"), pytest.param(50, id="50", marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
 
 
 @pytest.fixture

@@ -63,6 +63,7 @@ async def test_who_listens_and_takes_nothing_blocks_nobody_until_the_queue_is_fu
         # A commit that cannot ring is refused as one that may be tried again, and nothing of it is stored.
         await poll(lambda: answered(load, 503))
         ready = await load.client.get("/health/ready")
+        assert "notify_queue_full" in ready.json()["codes"]
         await idle.execute("ROLLBACK")
         freed = time.monotonic()
         rto = await load.back(freed)

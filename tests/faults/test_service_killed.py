@@ -17,7 +17,7 @@ from tests.servers import Database
 from tests.service.processes import Service, service
 
 SYMBOLS = ("PEPE", "WIF")
-ROUNDS = [pytest.param(3, id="3"), pytest.param(50, id="50", marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+ROUNDS = [pytest.param(1, id="1"), pytest.param(50, id="50", marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
 
 
 class Supervised:

@@ -26,15 +26,17 @@ from klines.server import GRACE_SECONDS
 from klines.settings import read_settings, variables
 
 TOP = Path(__file__).parents[2]
-OURS = ("migrate", "service", "analyst")
+OURS = ("migrate", "roles", "service", "analyst")
 SECRETS = {
     "database": ["database_password"],
     "migrate": ["database_password"],
-    "service": ["database_password"],
+    "roles": ["database_password", "service_password"],
+    "service": ["service_password"],
     "analyst": ["database_password", "analyst_password"],
     "grafana": ["analyst_password", "grafana_password"],
     "prometheus": ["metrics_key"],
 }
+PASSWORDS = {"klines": "database_password", "klines_service": "service_password"}
 JOBS = 17
 
 each_service = pytest.mark.parametrize("name", SECRETS)
@@ -138,9 +140,11 @@ def test_only_what_serves_people_is_published_and_only_on_loopback() -> None:
 def test_each_starts_after_what_it_needs() -> None:
     assert compose()["services"].keys() == SECRETS.keys()
     assert service("migrate")["depends_on"] == {"database": {"condition": "service_healthy"}}
-    assert service("service")["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
-    assert [service(name)["command"][:2] for name in OURS] == [["db", "upgrade"], ["serve"], ["db", "analyst"]]
-    assert [service(name)["restart"] for name in ("migrate", "analyst")] == ["no", "no"]
+    commands = [service(name)["command"][:2] for name in OURS]
+    assert commands == [["db", "upgrade"], ["db", "service"], ["serve"], ["db", "analyst"]]
+    assert [service(name)["restart"] for name in ("migrate", "roles", "analyst")] == ["no", "no", "no"]
+    assert service("roles")["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
+    assert service("service")["depends_on"]["roles"] == {"condition": "service_completed_successfully"}
     assert service("analyst")["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
     assert service("grafana")["depends_on"]["analyst"] == {"condition": "service_completed_successfully"}
     # By TCP: the image's temporary server of the first start listens on the socket only.
@@ -174,7 +178,9 @@ def test_the_environment_is_one_that_the_service_understands(name: str) -> None:
     assert environment.keys() <= variables().keys() | {"DATABASE_PASSWORD_FILE"}
     environment.pop("DATABASE_PASSWORD_FILE")
     settings = read_settings(environment)
-    assert settings.database_url == "postgresql://klines@database/klines"
+    login = "klines_service" if name == "service" else "klines"
+    assert settings.database_url == f"postgresql://{login}@database/klines"
+    assert given["environment"]["DATABASE_PASSWORD_FILE"] == f"/run/secrets/{PASSWORDS[login]}"
     assert settings.mock_data_interval == 0, "made-up trades must be asked for"
     assert name != "service" or "${MOCK_DATA_INTERVAL:-0}" in given["environment"].values(), "and can be"
 
@@ -190,7 +196,9 @@ def test_a_container_that_others_reach_is_not_open() -> None:
     with pytest.raises(InvalidSettings, match="AUTH=open"):
         read_settings(given | {"AUTH": "open"})
     text = (TOP / "docker-compose.yml").read_text("utf-8")
-    assert "docker compose exec -T service klines keys create feeder --scopes write" in text
+    # Who serves can make no key.
+    assert set(re.findall(r"docker compose (.*) keys create", text)) == {"run --rm migrate", "run --rm -T migrate"}
+    assert json.loads(final("ENTRYPOINT")[0]) == ["klines"], "so that `run migrate keys` is `klines keys`"
 
 
 def unit() -> dict[str, list[str]]:
@@ -220,9 +228,21 @@ def test_the_systemd_unit_confines_as_the_container_does() -> None:
 
 def test_nobody_needs_what_only_dashboards_need() -> None:
     assert {name for name, given in compose()["services"].items() if "profiles" in given} == PROFILED
-    needed = {need for name in ("database", "migrate", "service") for need in SECRETS[name]}
-    assert needed == {"database_password"}
-    assert {need for name in ("migrate", "service") for need in service(name)["depends_on"]} == {"database", "migrate"}
+    always = compose()["services"].keys() - PROFILED
+    assert {need for name in always for need in SECRETS[name]} == set(PASSWORDS.values())
+    assert {need for name in always for need in service(name).get("depends_on", {})} <= always
+
+
+def test_only_what_runs_once_can_be_the_administrator() -> None:
+    """Who breaks into the service finds no password of a superuser."""
+    holders = {name for name, names in SECRETS.items() if "database_password" in names} - {"database"}
+    assert holders == {"migrate", "roles", "analyst"}
+    assert {service(name)["restart"] for name in holders} == {"no"}
+
+
+def test_the_services_password_is_the_one_that_is_set() -> None:
+    option, file = service("roles")["command"][2:]
+    assert (option, file) == ("--password-file", service("service")["environment"]["DATABASE_PASSWORD_FILE"])
 
 
 def test_the_analysts_password_is_the_one_that_the_dashboards_use() -> None:

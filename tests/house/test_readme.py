@@ -19,12 +19,14 @@ from klines.hub import Hub
 from klines.queries.tickers import MAX_TOKENS
 from klines.retention import TAPE_SECONDS
 from klines.server import MAX_MESSAGE
-from klines.settings import variables
+from klines.settings import Settings, variables
 from klines.tables import metadata
-from klines.web import binance, udf
+from klines.trade_input import MAX_JSON_TRADES, MAX_NDJSON_LINES
+from klines.web import binance, body, deadline, gate, intake, limits, tickets, trades, udf
 from klines.web.binance.streams.address import BURST, MESSAGES_PER_SECOND
 from klines.web.binance.streams.names import KLINE, OF_DAYS, OF_TRADES
 from klines.web.binance.streams.session import MAX_STREAMS
+from klines.web.http import MAX_HEAD, Http
 from klines.web.socket import RULES
 from tests.servers import Database
 
@@ -68,7 +70,8 @@ async def test_every_route(plain_client: httpx.AsyncClient) -> None:
     document = (await plain_client.get("/schema")).json()
     served = {f"{method.upper()} {path}" for path, item in document["paths"].items() for method in item}
     native = README.partition("## REST")[2].partition("\n## ")[0]
-    assert set(re.findall(r"^\| `((?:GET|POST|PUT) \S+)` \|", native, re.M)) == served
+    # Metrics are no JSON, and for operators.
+    assert set(re.findall(r"^\| `((?:GET|POST|PUT) \S+)` \|", native, re.M)) == served | {"GET /metrics"}
 
 
 def test_every_route_and_stream_of_the_dialects() -> None:
@@ -158,3 +161,16 @@ def test_figures_of_the_streams() -> None:
     assert "262144" in (ROOT / "alembic/sql/0005_tape/common.sql").read_text()
     assert "262,144 of a token" in README
     assert f"more than {MAX_MESSAGE // 1024} KiB" in README
+
+
+def test_figures_of_the_limits() -> None:
+    part = README.partition("## Limits")[2].partition("\n## ")[0]
+    kib, mib = 1024, 1024 * 1024
+    assert f"{gate.MAX_TARGET // kib} KiB; {MAX_HEAD // kib} KiB; {gate.MAX_HEADERS} |" in part
+    assert f"{trades.MAX_BODY // mib} MiB; {MAX_JSON_TRADES:,}, as NDJSON {MAX_NDJSON_LINES:,} |" in part
+    assert f"| {Http.HEAD:.0f} s; {body.BODY_SECONDS:.0f} s |" in part
+    assert f"{intake.MAX_BYTES // mib} MiB, {intake.MAX_BATCHES} batches" in part
+    assert f"| {deadline.READ_SECONDS:.0f} s, a write {deadline.WRITE_SECONDS:.0f} s |" in part
+    assert f"1 per {limits.ROWS_PER_WEIGHT} rows, plus 1 per {limits.PARTS_PER_WEIGHT:,} stored bars" in part
+    assert f'"read";q={Settings().klines_read_limit};w={limits.SECONDS}`' in part
+    assert f"within {tickets.TICKET_SECONDS} s" in README

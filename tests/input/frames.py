@@ -29,7 +29,7 @@ def close(code: int, reason: bytes = b"") -> bytes:
 
 def upgrade(target: str, *headers: str, version: str = "13", key: str = "dGhlIHNhbXBsZSBub25jZQ==") -> bytes:
     """The request for an upgrade; an empty version or key is left out."""
-    lines = [f"GET {quote(target, safe='/?&=%@!:,;')} HTTP/1.1", "Host: klines", "Upgrade: websocket"]
+    lines = [f"GET {quote(target, safe='/?&=%@!:,;')} HTTP/1.1", "Host: localhost", "Upgrade: websocket"]
     lines += ["Connection: Upgrade"] if not any(one.startswith("Connection:") for one in headers) else []
     lines += [f"Sec-WebSocket-Version: {version}"] if version else []
     lines += [f"Sec-WebSocket-Key: {key}"] if key else []

@@ -160,7 +160,6 @@ ITEMS = [
             ("no offset", "2024-01-01T00:00:00"),
             ("seconds", MS // 1000),
             ("microseconds", MS * 1000),
-            ("two minutes ahead", int(time.time() * 1000) + 120_000),
             ("before 2009", 1_230_767_999_999),
             ("zero", 0),
             ("negative", -1),
@@ -307,6 +306,22 @@ LENGTHS = [
         )
         for text in ("gzip", "chunked, identity", "xchunked", "chunked, chunked")
     ],
+    Case(
+        "B63",
+        "transfer encoding gzip, chunked",
+        with_head("Transfer-Encoding: gzip, chunked", body=b"0\r\n\r\n"),
+        501,
+        "transfer_encoding_unsupported",
+        b"connection: close",
+    ),
+    Case(
+        "B63",
+        "pieces in HTTP/1.0",
+        with_head("Transfer-Encoding: chunked", body=b"0\r\n\r\n").replace(b"HTTP/1.1", b"HTTP/1.0"),
+        400,
+        "transfer_encoding_invalid",
+        b"connection: close",
+    ),
     *[
         Case(
             "B63",
@@ -362,7 +377,9 @@ async def test_the_table(site: Site) -> None:
     site.trades = {("TWIN", 1, us), ("TWIN", 1, us + 1), ("KEY", 1, us), ("KEY", 2, us)}
     site.trades |= {(symbol, 1, us) for symbol in ("TWICE", "DUST", "DIGITS", "NANO")}
     site.tokens = {symbol for symbol, _, _ in site.trades}
-    await site.hold(CASES)
+    # Not in the table: that is made when the tests are collected, and a long run takes more than two minutes.
+    ahead = item("B53", "two minutes ahead", "time", time=int(time.time() * 1000) + 120_000)
+    await site.hold([*CASES, ahead])
 
 
 async def test_b59_a_symbol_that_is_not_registered(plain: Database) -> None:

@@ -51,7 +51,7 @@ class Case(NamedTuple):
         return f"{self.number} {self.what}: expected {self.status} {self.code or '-'} {self.holds!r}, got {found}"
 
 
-def request(method: str, target: str, *headers: str, body: bytes = b"", host: str = "klines") -> bytes:
+def request(method: str, target: str, *headers: str, body: bytes = b"", host: str = "localhost") -> bytes:
     """A request; characters of the target that are not ASCII, and spaces, are quoted, nothing else is."""
     target = quote(target, safe="%/?&=;:@$,'\"()*!~<>\\^`{|}[]+-._#")
     lines = [f"{method} {target} HTTP/1.1", *([f"Host: {host}"] if host else []), *headers, "Connection: close"]

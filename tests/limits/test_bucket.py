@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,7 +49,7 @@ def test_forgetting_never_refuses_and_is_bounded(asked: list[tuple[str, int, flo
     now = 0.0
     for client, cost, later in asked:
         now += later
-        wanted = large.wait(client, cost, now)
+        wanted = max(large.level(client, now).full_in + min(cost, burst) * 10 / burst - 10, 0.0)
         got = small.take(client, cost, now)
         assert got <= wanted + SLACK
         # What the small one lets through the large one may have refused; the same is asked of both afterwards.
@@ -65,6 +66,18 @@ def test_the_wait_it_tells_is_enough_and_needed(cost: int, burst: int, seconds: 
     assert 0 < wait <= seconds + SLACK
     assert buckets.take("a", cost, wait * 0.98) > 0
     assert buckets.take("a", cost, wait * 1.001) == 0.0
+
+
+@given(before=st.integers(0, 20), cost=st.integers(1, 40))
+def test_what_is_given_back_was_never_taken(before: int, cost: int) -> None:
+    buckets = Buckets(20, 10)
+    buckets.take("a", before, 0.0)
+    level = buckets.level("a", 1.0)
+    if not buckets.take("a", cost, 1.0):
+        buckets.give_back("a", cost, 1.0)
+    assert buckets.level("a", 1.0).full_in == pytest.approx(level.full_in)
+    buckets.give_back("nobody", cost, 1.0)
+    assert buckets.level("nobody", 1.0).left == 20
 
 
 def test_what_is_used_flows_back() -> None:

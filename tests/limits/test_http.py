@@ -16,6 +16,7 @@ import uvloop
 
 from klines import server
 from klines.web import http, room
+from klines.web.edge import Refused
 from klines.web.http import MAX_HEAD, MAX_PIPELINED, Http
 from tests.application import serving_app
 
@@ -40,6 +41,12 @@ class Brief(Http):
     HEAD: ClassVar[float] = 0.3
     BODY: ClassVar[float] = 0.3
     TAKEN: ClassVar[float] = 0.3
+
+
+class Shortly(Http):
+    """One that keeps a place for health checks not for long."""
+
+    KEPT: ClassVar[float] = 0.3
 
 
 class App:
@@ -93,9 +100,11 @@ class Peer:
 
 
 @asynccontextmanager
-async def serving(kind: type[Http] = Http, **changes: Any) -> AsyncIterator[tuple[App, Callable[[], Any]]]:
+async def serving(
+    kind: type[Http] = Http, *, app: App | None = None, **changes: Any
+) -> AsyncIterator[tuple[App, Callable[[], Any]]]:
     """The app, and what connects to it."""
-    app = App()
+    app = app or App()
 
     @asynccontextmanager
     async def connected() -> AsyncIterator[Peer]:
@@ -327,11 +336,20 @@ def test_beyond_the_bound_a_connection_is_told(run: Run, monkeypatch: pytest.Mon
     monkeypatch.setattr(room, "MAX_PLAIN", 2)
 
     async def body() -> None:
-        async with serving() as (_, connected), connected() as first, connected():
-            async with connected() as third:
-                answer = await third.rest()
-                refused(answer, 503, "connections_exhausted")
-                assert b"Retry-After: 1\r\n" in answer
+        async with serving(Shortly) as (app, connected), connected() as first, connected():
+            for said in (b"", HELLO):
+                async with connected() as third:
+                    third.say(said)
+                    answer = await third.rest()
+                    refused(answer, 503, "connections_exhausted")
+                    assert b"Retry-After: 1\r\n" in answer
+            assert app.served == 0
+            for path in (b" /health/ready", b" /metrics"):
+                async with connected() as third:
+                    third.say(HELLO.replace(b" /", path, 1) + HELLO)
+                    answers = await third.rest()
+                    assert answers.startswith(b"HTTP/1.1 200 "), "health is told, and nothing after it"
+                    assert answers.count(b"HTTP/1.1") == 1
             first.say(HELLO.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
             assert (await first.rest()).endswith(b"hello")
             async with connected() as fourth:
@@ -341,11 +359,63 @@ def test_beyond_the_bound_a_connection_is_told(run: Run, monkeypatch: pytest.Mon
     run(body())
 
 
+class Shared(App):
+    """One that gives each address a share, and remembers what it was told."""
+
+    def __init__(self, share: str | None) -> None:
+        super().__init__()
+        self.edge = self
+        self.told: list[Refused] = []
+        self._share = share
+
+    def share(self, peer: str) -> str | None:
+        assert peer == "127.0.0.1"
+        return self._share
+
+    def refused(self, refused: Refused) -> None:
+        self.told.append(refused)
+
+
+@pytest.mark.parametrize("share", ["one client", None], ids=["a client", "a trusted proxy"])
+def test_a_client_has_its_share_and_then_health_only(
+    run: Run, monkeypatch: pytest.MonkeyPatch, share: str | None
+) -> None:
+    monkeypatch.setattr(room, "MAX_EACH", 3)
+    monkeypatch.setattr(room, "KEPT_EACH", 1)
+
+    async def body() -> None:
+        app = Shared(share)
+        async with serving(Shortly, app=app) as (_, connected), connected(), connected() as second, connected() as one:
+            one.say(HELLO)
+            await one.reader.readuntil(b"hello")
+            async with connected() as kept, connected() as over:
+                for peer in (over, kept):
+                    peer.say(HELLO.replace(b" /", b" /health/live", 1))
+                if share is None:
+                    await asyncio.gather(kept.reader.readuntil(b"hello"), over.reader.readuntil(b"hello"))
+                    return
+                refused(await over.rest(), 429, "client_connections_exhausted")
+                assert (await kept.rest()).endswith(b"hello")
+            async with connected() as kept:
+                kept.say(HELLO.replace(b"\r\n\r\n", b"\r\nX-Request-ID: mine\r\n\r\n"))
+                answer = await kept.rest()
+                refused(answer, 429, "client_connections_exhausted")
+                assert b"X-Request-ID: mine\r\n" in answer
+            assert app.told[-1] == Refused(429, "client_connections_exhausted", "mine", "127.0.0.1")
+            second.writer.close()
+            await second.rest()
+            async with connected() as again:
+                again.say(HELLO)
+                await again.reader.readuntil(b"hello")
+
+    run(body())
+
+
 def test_there_is_room_for_what_the_limit_of_open_files_allows(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "open_files", lambda: 4)
 
     async def body() -> None:
-        async with serving() as (_, connected), connected(), connected(), connected() as third:
+        async with serving(Shortly) as (_, connected), connected(), connected(), connected() as third:
             refused(await third.rest(), 503, "connections_exhausted")
 
     run(body())

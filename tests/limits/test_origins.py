@@ -87,7 +87,25 @@ async def test_a_page_of_this_machine_goes_on_by_any_of_its_names(plain_client: 
     # A name of a stranger's that leads here: its page may not pass for ours.
     host = f"evil.example:{port}"
     answer = await plain_client.put("/api/v1/tokens/PEPE", json={}, headers={"Host": host, "Origin": f"http://{host}"})
-    assert (answer.status_code, answer.json()["code"]) == (403, "origin_refused")
+    assert (answer.status_code, answer.json()["code"]) == (403, "host_refused")
+    with pytest.raises(InvalidStatus, match="403"):
+        await connect(f"ws://{host}/ws", proxy=None, host="127.0.0.1", port=port)
+    assert (await plain_client.get("/health/live", headers={"Host": host})).status_code == 200
+
+
+async def test_a_service_is_asked_by_the_names_that_are_given(plain: Database) -> None:
+    for named, strange in (("klines.example, Other.example", 403), ("", 200)):
+        async with clients(plain, klines_hosts=named) as those:
+            for host, status in (
+                ("klines.example:8080", 200),
+                ("OTHER.example", 200),
+                ("localhost", 200),
+                ("x.y", strange),
+            ):
+                answer = await those.service.get(PATHS[0], headers={"Host": host})
+                assert answer.status_code == status, (named, host)
+    with pytest.raises(InvalidSettings, match="KLINES_HOSTS"):
+        read_settings({"KLINES_HOSTS": "https://klines.example"})
 
 
 async def test_behind_a_proxy_the_own_page_has_the_name_it_is_asked_by(plain: Database) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from klines import listener
 from klines.errors import Unavailable
-from klines.listener import MAX_WAITING, PROBE_SECONDS, PROBE_TIMEOUT, Doorbell, Resumed, Silenced, listen
+from klines.listener import MAX_WAITING, PROBE_SECONDS, PROBE_TIMEOUT, Deafened, Doorbell, Resumed, Silenced, listen
 from tests.live.proxy import Proxy, through, upstream_of
 from tests.servers import Database
 
@@ -23,7 +23,7 @@ QUICK = {"probe_seconds": 0.2, "probe_timeout": 0.5}
 NO_PROBES = {"probe_seconds": 100.0 * DEADLINE}
 LISTENERS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'klines listener' AND datname = $1"
 
-Item = Doorbell | Resumed | Silenced
+Item = Doorbell | Resumed | Silenced | Deafened
 
 
 class Ear:

@@ -153,6 +153,23 @@ async def test_a_killed_worker_leaves_the_others_clients_undisturbed(plain: Data
             assert survivor.is_running()
 
 
+@pytest.mark.slow
+async def test_a_worker_that_says_nothing_for_a_while_is_not_ended(plain: Database) -> None:
+    with served(plain, WORKERS="2") as [(running_service, url)]:
+        children = psutil.Process(running_service.process.pid).children()
+        workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        workers[0].suspend()
+        # Five seconds are the server's own patience with a worker.
+        until = time.monotonic() + 8
+        async with httpx.AsyncClient(base_url=url, timeout=1) as client:
+            while time.monotonic() < until:
+                with suppress(httpx.TransportError):
+                    await client.get("/health/ready")
+        workers[0].resume()
+        assert set(workers) <= set(psutil.Process(running_service.process.pid).children())
+    assert "another takes its place" not in running_service.log
+
+
 @pytest.fixture
 async def posted(plain: Database) -> Database:
     """A database that knows one token."""

@@ -35,7 +35,7 @@ COMMON: dict[str, Any] = {
     "report_multiple_bugs": False,
 }
 SIZES = [
-    pytest.param(4, 15, 1, id="few"),
+    pytest.param(2, 15, 1, id="few"),
     pytest.param(60, 40, 2, id="many", marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
 ]
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from types import FrameType
+from types import FrameType, SimpleNamespace
+from typing import Any
 
 import asyncpg
 import httpx
 import pytest
 
 from klines.errors import Unavailable
+from klines.queries.server import State
+from klines.web.health import _of_database
 from klines.web.leaving import noticed
 from tests.application import serving, settings_for
 from tests.servers import Database, Server
@@ -75,6 +78,24 @@ async def test_a_full_disk_shows_until_a_write_succeeds(plain: Database, monkeyp
         monkeypatch.setattr(TradeWriter, "write", write)
         assert (await client.post("/api/v1/trades", json=body)).status_code == 200
         await codes_until(client)
+
+        async def busy(*_: object) -> None:
+            raise Unavailable("the database is busy", code="database_busy")
+
+        monkeypatch.setattr(TradeWriter, "write", busy)
+        assert (await client.post("/api/v1/trades", json=body)).status_code == 503
+        await codes_until(client, "write_refused")
+        monkeypatch.setattr(TradeWriter, "write", write)
+        assert (await client.post("/api/v1/trades", json=body)).status_code == 200
+        await codes_until(client)
+
+
+def test_what_the_database_says_of_writing_is_told() -> None:
+    services: Any = SimpleNamespace(schema=SimpleNamespace(newest="9"))
+    state = State({"fsync": "on"}, read_only=False, revision="9", may_write=True, notify_queue=0.9)
+    assert list(_of_database(services, state)) == []
+    told = _of_database(services, state._replace(may_write=False, notify_queue=1.0))
+    assert [code for code, _ in told] == ["write_forbidden", "notify_queue_full"]
 
 
 PRICED = {"price": "1", "amount": "1", "side": "buy"}

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 import httpx
+import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -58,12 +59,48 @@ async def test_requests_by_route_template_and_batches(plain_client: httpx.AsyncC
     assert found.value("klines_http_requests_in_progress") == 1, "the scrape itself"
     series = len((await scrape(plain_client)).samples)
     for number in range(50):
-        headers = {"X-Request-ID": f"id{number}", "X-API-Key": f"key{number}", "Host": f"host{number}"}
+        headers = {"X-Request-ID": f"id{number}", "X-API-Key": f"key{number}", "Host": f"host{number}.localhost"}
         await plain_client.get(f"/api/v1/klines/T{number}?limit={number}", headers=headers)
     assert len((await scrape(plain_client)).samples) <= series + 16, "whatever clients send, one more status at most"
     await batches_and_the_lag_of_their_trades(plain_client)
     for accept in ("application/openmetrics-text; version=nonsense", "text/html,*/*", "nonsense", ""):
         await any_accept_is_answered(plain_client, accept)
+
+
+async def test_refusals_before_any_route_are_counted_by_their_codes(plain_client: httpx.AsyncClient) -> None:
+    big = {"X-Big": "x" * 64 * 1024}
+    upgrade = UPGRADE | {"Sec-WebSocket-Version": "8"}
+    for path, headers, status in (
+        ("/api/v1/klines/PEPE", {"Accept": "text/html"}, 406),
+        ("/api/v1/klines/PEPE", {"X-API-Key": "klk_x"}, 401),
+        ("/api/v1/tokens", {"Host": "a b"}, 400),
+        ("/nowhere", {"Origin": "https://evil.example"}, 403),
+        ("/ws", UPGRADE | {"Origin": "https://evil.example"}, 403),
+        ("/api/v1/tokens", big, 431),
+        ("/ws", upgrade, 400),
+    ):
+        answer = await plain_client.request(
+            "PUT" if status == 403 and "ws" not in path else "GET", path, headers=headers
+        )
+        assert answer.status_code == status, answer.text
+        assert "x-request-id" in answer.headers
+    found = await scrape(plain_client)
+    told = {(one, code): found.value("klines_refusals_total", by=one, code=code) for one, code in REFUSALS}
+    assert told == REFUSALS
+    count = "klines_http_request_seconds_count"
+    assert found.value(count, route="/api/v1/klines/{token_symbol}", status="4xx") == 2
+    assert found.value(count, route="/api/v1/tokens", status="4xx") == 1
+    assert found.value(count, route="unknown") == 1
+
+
+REFUSALS = {
+    ("gate", "not_acceptable"): 1,
+    ("gate", "key_malformed"): 1,
+    ("gate", "host_invalid"): 1,
+    ("gate", "origin_refused"): 2,
+    ("server", "headers_too_large"): 1,
+    ("server", "handshake_invalid"): 1,
+}
 
 
 async def batches_and_the_lag_of_their_trades(plain_client: httpx.AsyncClient) -> None:
@@ -151,6 +188,7 @@ def fetched(url: str) -> Scrape:
         return Scrape(answer.read().decode())
 
 
+@pytest.mark.slow
 def test_a_scrape_of_any_process_is_that_of_all(plain: Database) -> None:
     with service(DATABASE_URL=plain.url, WORKERS="2") as running:
         url = running.url()

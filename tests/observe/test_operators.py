@@ -67,7 +67,8 @@ async def test_every_expression_asks_for_what_a_scrape_has(timescale: Database) 
     unseen = {name for name in ours if not {f"{name}{suffix}" for suffix in SUFFIXES} & asked}
     unseen = {name for name in unseen if not name.endswith(SUFFIXES[1:])}
     assert unseen <= {"klines_build_info", "klines_mock_data_interval_seconds", "klines_hub_subscribers",
-                      "klines_hub_topics", "klines_breaker_changes", "klines_listener_up"}  # fmt: skip
+                      "klines_hub_topics", "klines_breaker_changes",
+                      "klines_listener_up"}  # fmt: skip
 
 
 def test_the_reading_of_expressions_can_fail() -> None:

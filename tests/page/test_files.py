@@ -111,7 +111,7 @@ async def test_a_file_is_served_safely_and_kept_as_long_as_it_may(
 async def test_nothing_else_is_served(client: httpx.AsyncClient, directory: Path, path: str) -> None:
     build(directory)
     (directory.parent / "secret.txt").write_text("secret")
-    status, body = await send_raw(client, f"GET {path} HTTP/1.1\r\nHost: test\r\n".encode())
+    status, body = await send_raw(client, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n".encode())
     assert status == 404
     assert "secret\n" not in body
     assert '"route_unknown"' in body

@@ -11,10 +11,14 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
+from click.testing import CliRunner, Result
 
+from klines.__main__ import commands
 from klines.embedded import EmbeddedServer
+from klines.errors import KlinesError
 from tests.servers import Database, Server, run
 
 
@@ -36,6 +40,11 @@ class Cluster:
 
     server: Server
     port: int
+    password: str
+
+    def administrator(self, database: str) -> str:
+        """The address of a database for the administrator, by TCP."""
+        return self.url(database, "klines", self.password)
 
     def login(self, name: str, options: str = "") -> str:
         """Make a login that has `options`; its password."""
@@ -61,8 +70,8 @@ def open_cluster(**options: str) -> Iterator[Cluster]:
         port = int(listener.getsockname()[1])
     try:
         with EmbeddedServer(base / "data", port, options) as embedded:
-            cluster = Cluster(Server(embedded.url, "embedded"), port)
-            yield cluster
+            password = urlsplit(embedded.tcp_url or "").password
+            yield Cluster(Server(embedded.url, "embedded"), port, password or "")
     finally:
         shutil.rmtree(base, ignore_errors=True)
 
@@ -76,3 +85,22 @@ def execute(url: str, *statements: str) -> None:
                 await connection.execute(statement)
 
     run(work)
+
+
+def klines(*arguments: str, **environment: str) -> Result:
+    """A command of ours, run in this process; its error is the result's `exception`."""
+    return CliRunner().invoke(commands, arguments, env=environment)
+
+
+def said(*arguments: str, **environment: str) -> str:
+    """What a command that succeeds prints."""
+    result = klines(*arguments, **environment)
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    return result.stdout
+
+
+def refused(*arguments: str, **environment: str) -> str:
+    """The one line of a command that is refused."""
+    error = klines(*arguments, **environment).exception
+    assert isinstance(error, KlinesError), repr(error)
+    return error.detail

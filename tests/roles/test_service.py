@@ -1,11 +1,10 @@
-"""The whole service with a login that is a member of `klines_writer` and nothing else, in both profiles."""
+"""The whole service with the login that `klines db service` makes, in both profiles."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -17,31 +16,12 @@ from klines import retention
 from klines.queries import roles
 from klines.settings import Settings
 from tests.application import serving
-from tests.conftest import PROFILES, allowed
-from tests.roles.logins import Cluster, connected, execute, open_cluster
+from tests.roles.logins import connected, refused, said
 from tests.servers import Database
-from tests.service.processes import klines
 
-LOGIN = "klines_test_service"
 NOW = int(time.time() * 1000)
 OLD = 1_500_000_000_000
 ITEM = {"symbol": "PEPE", "price": "2", "amount": "3", "side": "buy"}
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with open_cluster() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module", params=PROFILES)
-def member(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Database]:
-    """The database as the service's login sees it, with its rights in place."""
-    with cluster.server.database(allowed(cluster.server, request.param)) as made:
-        execute(made.url, "SELECT klines_internal.grant_roles_v1()")
-        password = cluster.login(LOGIN, f"IN ROLE {roles.WRITER}")
-        yield cluster.member(made, LOGIN, password)
-    cluster.server.execute(f"DROP ROLE {LOGIN}")
 
 
 def settings(member: Database, **changes: object) -> Settings:
@@ -53,12 +33,12 @@ async def test_it_works_in_the_role_for_the_work(member: Database) -> None:
     found = await roles.addresses(member.url)
     for address, role in ((found.reading, roles.READER), (found.writing, roles.WRITER)):
         async with connected(address) as connection:
-            assert await connection.fetchrow("SELECT current_user, session_user") == (role, LOGIN)
+            assert await connection.fetchrow("SELECT current_user, session_user") == (role, roles.SERVICE)
     async with connected(member.url) as connection:
         may = (
             "SELECT rolsuper OR rolcreaterole OR pg_has_role('klines_owner', 'MEMBER') FROM pg_roles WHERE rolname = $1"
         )
-        assert await connection.fetchval(may, LOGIN) is False
+        assert await connection.fetchval(may, roles.SERVICE) is False
 
 
 async def test_trades_come_in_and_go_out_by_rest_and_by_stream(member: Database) -> None:
@@ -100,23 +80,24 @@ async def test_old_trades_are_forgotten(member: Database, monkeypatch: pytest.Mo
 def test_the_commands_work(member: Database, tmp_path: Path) -> None:
     file = tmp_path / "trades.csv"
     file.write_text(f"symbol,trade_id,time,price,amount,side\nWIF,1,{NOW},1,2,buy\nWIF,2,{NOW},1,2,sell\n")
-    imported = klines("import", str(file), "--json", DATABASE_URL=member.url)
-    assert imported.returncode == 0, imported.stderr
-    assert json.loads(imported.stdout)["inserted"] == 2
-    # What follows is the same in both profiles, and takes a process each.
-    if member.profile == "timescale":
-        return
-    verified = klines("verify", "WIF", "--interval", "1m", DATABASE_URL=member.url)
-    assert verified.stdout == "1m: 1 bars compared, 0 differ\n", verified.stderr
-    status = klines("db", "status", DATABASE_URL=member.url)
-    assert (status.returncode, "least that it needs" in status.stdout) == (0, True), status.stdout + status.stderr
-    made = klines("keys", "create", "ci", "--scopes", "write", DATABASE_URL=member.url)
-    assert made.returncode == 0, made.stderr
-    listed = klines("keys", "list", DATABASE_URL=member.url)
-    assert "ci" in listed.stdout, listed.stderr
+    imported = said("import", str(file), "--json", DATABASE_URL=member.url)
+    assert json.loads(imported)["inserted"] == 2
+    verified = said("verify", "WIF", "--interval", "1m", DATABASE_URL=member.url)
+    assert verified == "1m: 1 bars compared, 0 differ\n"
+    assert "least that it needs" in said("db", "status", DATABASE_URL=member.url)
 
 
-def test_it_lets_nobody_in(member: Database) -> None:
-    with_less = klines("db", "analyst", DATABASE_URL=member.url)
-    assert with_less.returncode != 0
-    assert "only an administrator can" in with_less.stderr
+def test_it_makes_and_ends_no_keys(prepared: Database, member: Database) -> None:
+    said("keys", "create", "ci", "--scopes", "write", DATABASE_URL=prepared.url)
+    listed = said("keys", "list", DATABASE_URL=member.url).splitlines()[-1]
+    assert listed.split()[-2:] == ["good", "ci"]
+    key_id = listed.split()[0]
+    for words in (["create", "mine", "--scopes", "admin"], ["revoke", key_id], ["rotate", key_id]):
+        told = refused("keys", *words, DATABASE_URL=member.url)
+        assert "this login may not make or end keys" in told
+    assert said("keys", "list", DATABASE_URL=member.url).splitlines()[1:] == [listed]
+
+
+@pytest.mark.parametrize("who", ["analyst", "service"])
+def test_it_lets_nobody_in(member: Database, who: str) -> None:
+    assert "only an administrator can" in refused("db", who, DATABASE_URL=member.url)

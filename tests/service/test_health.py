@@ -74,6 +74,7 @@ async def test_the_openapi_document_has_every_route_and_parameter(plain_client: 
         ("/api/v1/tokens", "get"),
         ("/api/v1/tokens/{token_symbol}", "get"),
         ("/api/v1/tokens/{token_symbol}", "put"),
+        ("/api/v1/tickets", "post"),
         ("/health/live", "get"),
         ("/health/ready", "get"),
     }

@@ -238,7 +238,7 @@ async def test_trades_follow_the_range_rules_of_bars(client: httpx.AsyncClient) 
     assert await ids(f"from={MS + 2}&to={MS + 4}") == [2, 3]
 
 
-POST = b"POST /api/v1/trades HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n"
+POST = b"POST /api/v1/trades HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n"
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(

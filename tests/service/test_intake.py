@@ -103,7 +103,7 @@ async def test_beyond_the_room_a_batch_is_refused_at_once_and_before_it_is_read(
     host, port = narrow.base_url.host, narrow.base_url.port
     reader, writer = await asyncio.open_connection(host, port)
     writer.write(
-        b"POST /api/v1/trades HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\n"
+        b"POST /api/v1/trades HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n"
         b"Content-Length: 1000001\r\n\r\n"
     )
     async with asyncio.timeout(5):

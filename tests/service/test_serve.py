@@ -13,6 +13,7 @@ import asyncpg
 import psutil
 import pytest
 
+from klines.queries import roles
 from tests.servers import Database, reachable_directory, run
 from tests.service.processes import get, klines, service
 
@@ -34,6 +35,8 @@ def test_from_nothing_to_moving_bars_and_back(data_dir: Path) -> None:
         assert (status.returncode, status.stdout.splitlines()[0]) == (0, "revision 0008_roles of 0008_roles")
         address = klines("db", "url", KLINES_DATA_DIR=str(data_dir)).stdout.strip()
         run(lambda: _wait_for_trades(address))
+        run(lambda: _is_no_administrator(address))
+        assert "is a superuser" not in status.stdout + first.log
         verified = klines("verify", "wifhat-usdc", KLINES_DATA_DIR=str(data_dir))
         assert verified.returncode == 0, verified.stdout
         assert verified.stdout.count(" 0 differ") == 7
@@ -47,6 +50,26 @@ def test_from_nothing_to_moving_bars_and_back(data_dir: Path) -> None:
         assert bars, "the second start keeps the data"
         assert second.stop(signal.SIGINT) == 0
         assert "Traceback" not in second.log
+
+
+async def _is_no_administrator(address: str) -> None:
+    """The service's sessions are those of a login that cannot become more, whatever it runs."""
+    connection = await asyncpg.connect(address)
+    inside = await connection.fetch(
+        "SELECT DISTINCT usename, rolsuper FROM pg_stat_activity JOIN pg_roles ON rolname = usename"
+        " WHERE application_name = 'klines' AND datname = 'klines'"
+    )
+    assert [tuple(row) for row in inside] == [(roles.SERVICE, False)]
+    await connection.close()
+    connection = await asyncpg.connect(address.replace("//klines@", f"//{roles.SERVICE}@") + "&role=klines_reader")
+    for role in ("klines", "klines_owner", "klines_migrator", "pg_execute_server_program"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(f"SELECT set_config('role', '{role}', false)")
+    await connection.execute("SELECT set_config('role', 'none', false)")
+    for beyond in ("SELECT pg_read_file('PG_VERSION')", "COPY tokens TO PROGRAM 'true'", "SELECT * FROM pg_authid"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(beyond)
+    await connection.close()
 
 
 async def _wait_for_trades(address: str) -> None:

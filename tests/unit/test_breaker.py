@@ -130,3 +130,25 @@ def test_no_course_shuts_the_database_off_for_longer_than_the_longest_interval(
     clock.now += MOST_SECONDS
     assert use(breaker, "answered")
     assert breaker.changes["closed"] <= breaker.changes["open"]
+
+
+def test_a_refusal_that_the_database_has_said_itself_closes_it() -> None:
+    clock = Clock()
+    breaker = opened(clock)
+    clock.now += MOST_SECONDS
+    with suppress(Unavailable), breaker.attempt():
+        said = Unavailable("", code="database_busy")
+        said.answered = True
+        raise said
+    assert state(breaker) == "closed"
+
+
+def test_waiting_in_vain_beside_others_who_are_answered_is_no_failure() -> None:
+    breaker = Breaker(Clock())
+    for _ in range(2 * FAILURES):
+        with suppress(Unavailable), breaker.attempt():
+            use(breaker, "answered")
+            raise Unavailable("", code=GONE)
+    assert state(breaker) == "closed"
+    assert all(use(breaker, "gone") for _ in range(FAILURES))
+    assert state(breaker) == "open"

@@ -43,7 +43,9 @@ CREATE UNLOGGED TABLE klines_internal.tickets (
     digest     bytea PRIMARY KEY,
     -- NULL: of a caller without a key.
     key_id     text COLLATE "C",
-    expires_at timestamptz NOT NULL
+    made_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    expires_at timestamptz NOT NULL,
+    CONSTRAINT tickets_last_a_minute CHECK (expires_at <= made_at + INTERVAL '60 seconds')
 );
 
 CREATE INDEX tickets_expires_at ON klines_internal.tickets (expires_at);
@@ -54,6 +56,10 @@ DECLARE
     was jsonb;
     became jsonb;
 BEGIN
+    IF TG_RELID <> 'klines_internal.api_keys'::regclass THEN
+        RAISE EXCEPTION 'this records what is done to keys, and to no other table'
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
     IF TG_OP IN ('UPDATE', 'DELETE') THEN
         was := to_jsonb(old) - 'digest' - 'last_used_at';
     END IF;
@@ -100,6 +106,20 @@ CREATE TRIGGER api_keys_noted
 CREATE TRIGGER api_keys_truncation_noted
     AFTER TRUNCATE ON klines_internal.api_keys
     FOR EACH STATEMENT EXECUTE FUNCTION klines_internal.note_key_event_v1();
+
+-- Whoever does it: services drop a revoked key for good.
+CREATE FUNCTION klines_internal.refuse_revival_v1() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RAISE EXCEPTION 'key % was revoked, which is not taken back', old.key_id
+        USING ERRCODE = 'feature_not_supported';
+END;
+$$;
+
+CREATE TRIGGER api_keys_stay_revoked
+    BEFORE UPDATE OF revoked_at ON klines_internal.api_keys
+    FOR EACH ROW WHEN (old.revoked_at IS NOT NULL AND new.revoked_at IS DISTINCT FROM old.revoked_at)
+    EXECUTE FUNCTION klines_internal.refuse_revival_v1();
 
 CREATE FUNCTION klines_internal.refuse_key_event_change_v1() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

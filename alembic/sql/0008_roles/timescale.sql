@@ -8,6 +8,7 @@ DECLARE
     above interval := greatest(now() - before - INTERVAL '1 day', INTERVAL '6 hours');
     moved bigint;
 BEGIN
+    PERFORM klines_internal.refuse_to_forget_v1(before);
     UPDATE klines_internal.retention SET floor = greatest(floor, before);
     PERFORM public.alter_job(job_id, config => config || jsonb_build_object('start_offset', above::text))
     FROM timescaledb_information.jobs
@@ -27,6 +28,7 @@ CREATE FUNCTION klines_internal.forget_below_v1(before timestamptz) RETURNS void
 DECLARE
     until timestamptz := least(before, (SELECT floor FROM klines_internal.retention));
 BEGIN
+    PERFORM klines_internal.refuse_to_forget_v1(before);
     IF EXISTS (
         SELECT FROM timescaledb_information.job_stats AS s JOIN timescaledb_information.jobs AS j USING (job_id)
         WHERE j.proc_name = 'policy_refresh_continuous_aggregate' AND s.job_status = 'Running'

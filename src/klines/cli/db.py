@@ -15,6 +15,7 @@ import click
 from klines import migrations
 from klines.cli.analyst import analyst_command
 from klines.cli.copy import copy_command
+from klines.cli.service import service_command
 from klines.cli.target import existing_database, explained, granted, running_database
 from klines.database import open_engine, reading
 from klines.embedded import EmbeddedServer, running_url, tcp_url, wheel_binary
@@ -25,11 +26,12 @@ from klines.settings import Settings, read_settings
 
 @click.group("db")
 def db_group() -> None:
-    """The database: upgrade, status, copy, url, analyst, psql."""
+    """The database: upgrade, status, copy, url, service, analyst, psql."""
 
 
 db_group.add_command(analyst_command)
 db_group.add_command(copy_command)
+db_group.add_command(service_command)
 
 
 @db_group.command("upgrade")
@@ -48,8 +50,9 @@ def upgrade_command() -> None:
 @db_group.command("status")
 def status_command() -> None:
     """Say which revision and which storage profile the database has; exit 1 when it is not the newest."""
+    settings = read_settings(os.environ)
     with explained():
-        standing = asyncio.run(_status(running_database(read_settings(os.environ))))
+        standing = asyncio.run(_status(running_database(settings), given=bool(settings.database_url)))
     _tell(standing)
     found = standing.schema
     if found.current != found.newest:
@@ -95,6 +98,7 @@ class Standing(NamedTuple):
     schema: migrations.Status
     analysts: analyst.Standing
     left: list[str]
+    excess: str | None = None
 
 
 async def _upgrade(url: str, settings: Settings) -> Standing:
@@ -110,10 +114,13 @@ async def _upgrade(url: str, settings: Settings) -> Standing:
         return Standing(found, analysts, left)
 
 
-async def _status(url: str) -> Standing:
+async def _status(url: str, *, given: bool) -> Standing:
     found = await migrations.status(url)
     async with open_engine(url) as engine, reading(engine) as connection:
-        return Standing(found, await analyst.standing(connection), await roles.left(connection))
+        left = await roles.left(connection)
+        # With the embedded server this command has the owner's login, and the service another one.
+        excess = await roles.login_excess(connection) if given and found.profile else None
+        return Standing(found, await analyst.standing(connection), left, excess)
 
 
 def _tell(standing: Standing) -> None:
@@ -123,6 +130,8 @@ def _tell(standing: Standing) -> None:
         click.echo(f"storage profile {found.profile.profile}: {found.profile.reason}")
         for said in standing.left or ["the service reads and writes with the least that it needs"]:
             click.echo(f"roles: {said}")
+        if standing.excess:
+            click.echo(f"warning: {standing.excess}")
     click.echo(f"analysts: {_words(standing.analysts)}")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from klines.cli.target import existing_database, explained, target_database
+from klines.cli.target import existing_database, explained, privileged, target_database
 from klines.credential import ID_LENGTH, KEY_PREFIX, SCOPES, digest, new_key
 from klines.database import open_engine, reading
 from klines.errors import BadRequest, Conflict, NotFound, echo
@@ -21,6 +21,8 @@ from klines.queries.keys import Listed
 from klines.timestamp import LATEST_US, TimeError, iso_us, to_datetime, to_us
 
 MAX_NAME = 64
+# A service that is broken into makes no key that outlasts it.
+UNPRIVILEGED = "this login may not make or end keys: take the one that `klines db upgrade` takes for DATABASE_URL"
 _SPAN = re.compile(r"([0-9]{1,6})([smhdw])", re.ASCII)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _ID = re.compile(f"[0-9A-Za-z]{{{ID_LENGTH}}}", re.ASCII)
@@ -28,7 +30,10 @@ _ID = re.compile(f"[0-9A-Za-z]{{{ID_LENGTH}}}", re.ASCII)
 
 @click.group("keys")
 def keys_group() -> None:
-    """API keys: create, list, revoke, rotate. A running service knows of a change within seconds."""
+    """API keys: create, list, revoke, rotate. A running service knows of a change within seconds.
+
+    The login of the service may only list them; whoever upgrades the schema makes and ends them.
+    """
 
 
 @keys_group.command("create")
@@ -116,7 +121,8 @@ async def _found(connection: AsyncConnection, key_id: str) -> Listed:
 def _run(work: Callable[[AsyncConnection], Awaitable[Any]], *, makes: bool = False) -> Any:
     async def run(url: str) -> Any:
         async with open_engine(url) as engine, reading(engine) as connection:
-            result = await work(connection)
+            with privileged(UNPRIVILEGED):
+                result = await work(connection)
             await connection.commit()
             return result
 

@@ -63,9 +63,12 @@ def _run(settings: Settings, listener: socket.socket) -> None:
     click.echo(f"klines serves on http://{f'[{host}]' if ':' in host else host}:{port}", err=True)
     if settings.workers > 1:
         with shared.exchange():
-            server.Supervisor(config, sockets=[listener]).run()
-        return
-    process = server.Server(config)
-    process.run(sockets=[listener])
-    if not process.started:
+            supervisor = server.Supervisor(config, sockets=[listener])
+            supervisor.run()
+        started = not supervisor.failed
+    else:
+        process = server.Server(config)
+        process.run(sockets=[listener])
+        started = process.started
+    if not started:
         raise CannotStart("the service did not start; the log says why")

@@ -14,10 +14,14 @@ from sqlalchemy.exc import DBAPIError
 from klines import migrations
 from klines.database import open_engine, reading
 from klines.embedded import EmbeddedServer, has_cluster, running_url
-from klines.errors import CannotStart, NotFound, Unavailable
-from klines.queries import roles
+from klines.errors import CannotStart, Conflict, NotFound, Unavailable
+from klines.queries import logins, roles
 from klines.settings import Settings, read_settings
 
+INSUFFICIENT_PRIVILEGE = "42501"
+# PgBouncer of what it does not pass on, and PostgreSQL of statements that another client left in the session.
+A_POOLER_SAYS = ("unsupported startup parameter", "prepared statement")
+POOLED = "; DATABASE_URL must lead to PostgreSQL itself: nobody can LISTEN through a pooler in transaction mode"
 # Every chunk of every hypertable gets its new owner by itself.
 UPGRADE_SECONDS = 300
 
@@ -28,8 +32,9 @@ logger = logging.getLogger("klines")
 def owned_database(settings: Settings, *, keep: bool = False) -> Iterator[str]:
     """URL of the database that this process serves: as given, or an embedded server that runs as long as we do.
 
-    The embedded database is brought to the newest revision; one that was given must already be there. With `keep` an
-    embedded server that dies is started again.
+    The embedded database is brought to the newest revision; one that was given must already be there. With `keep`,
+    for a service, an embedded server that dies is started again, and the URL is that of the login `klines_service`;
+    without, it is the owner's.
     """
     if settings.database_url:
         with explained():
@@ -40,8 +45,10 @@ def owned_database(settings: Settings, *, keep: bool = False) -> Iterator[str]:
         seconds = settings.klines_migration_seconds
         asyncio.run(migrations.upgrade(server.url, settings.klines_storage_profile, seconds))
         asyncio.run(granted(server.url))
+        if keep:
+            asyncio.run(_service_let_in(server.url))
         logger.info("embedded PostgreSQL in %s", settings.data_dir)
-        yield server.url
+        yield server.service_url if keep else server.url
 
 
 async def granted(url: str) -> list[str]:
@@ -54,6 +61,15 @@ async def granted(url: str) -> list[str]:
             left = await roles.grant(connection)
             await connection.commit()
         return left
+
+
+async def _service_let_in(url: str) -> None:
+    async with open_engine(url) as engine, reading(engine) as connection:
+        await roles.make_service(connection)
+        if excess := await roles.service_excess(connection):
+            raise CannotStart(f"{roles.SERVICE} {' and '.join(excess)}: that has to be taken away before it can serve")
+        await logins.let_in(connection, roles.SERVICE)
+        await connection.commit()
 
 
 @contextmanager
@@ -97,5 +113,17 @@ def explained() -> Iterator[None]:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        said = str(cause).strip().splitlines() or [type(cause).__name__]
-        raise CannotStart(f"the database cannot be used: {said[0]}", code="database_unusable") from error
+        said = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+        why = POOLED if said.startswith(A_POOLER_SAYS) else ""
+        raise CannotStart(f"the database cannot be used: {said}{why}", code="database_unusable") from error
+
+
+@contextmanager
+def privileged(told: str) -> Iterator[None]:
+    """Turns the refusal of what a login may not do into `Conflict` with these words."""
+    try:
+        yield
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != INSUFFICIENT_PRIVILEGE:
+            raise
+        raise Conflict(told) from None

@@ -1,8 +1,9 @@
 """The database cluster: made whole or not at all, open to two accounts, started with settings that keep what it stored.
 
 Nobody is trusted: the socket asks the system who connects (`peer`) and lets the service's account and PostgreSQL's own
-account be the role `klines`; TCP, loopback only, asks for the password (`scram-sha-256`). The access rules and all
-settings are passed at every start, so what lies in the cluster cannot weaken them.
+account be the role `klines`, and the service's be `klines_service` too, which is no superuser: a service that logs in
+as that cannot become the other in its session. TCP, loopback only, asks for the password (`scram-sha-256`). The access
+rules and all settings are passed at every start, so what lies in the cluster cannot weaken them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from klines.embedded.installation import Installation
 from klines.errors import CannotStart
 
 ROLE = "klines"
+SERVICE = "klines_service"
 SOCKET_PORT = 5432
 INITDB_SECONDS = 900
 UNFINISHED_PREFIX = "postgres.new-"
@@ -119,6 +121,7 @@ def write_access_rules(place: DataDirectory, account: Account) -> dict[str, str]
     mode = 0o640 if account.switched else 0o600
     names = dict.fromkeys((our_account().name, account.name))
     ident = "".join(f'klines "{name}" "{ROLE}"\n' for name in names)
+    ident += f'klines "{our_account().name}" "{SERVICE}"\n'
     settings = {}
     for setting, text in (("hba_file", HBA), ("ident_file", ident)):
         path = place.path / f"pg_{setting.removesuffix('_file')}.conf"

@@ -19,7 +19,7 @@ from typing import Self
 from urllib.parse import quote
 
 from klines.embedded.account import our_account, reason, server_account
-from klines.embedded.cluster import ROLE, SOCKET_PORT, ensure_cluster, postmaster_command
+from klines.embedded.cluster import ROLE, SERVICE, SOCKET_PORT, ensure_cluster, postmaster_command
 from klines.embedded.directory import DataDirectory
 from klines.embedded.installation import Installation, discard_other_copies, installation_for
 from klines.embedded.keeper import kept_running
@@ -32,6 +32,7 @@ SCRAM_ROUNDS = 4096
 PREPARE = """\
 SELECT 'CREATE DATABASE klines' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'klines') \\gexec
 \\connect klines
+SELECT pg_reload_conf();
 SELECT name FROM pg_settings WHERE setting = 'on';
 """
 
@@ -65,6 +66,11 @@ class EmbeddedServer:
         """The URL over the socket, for asyncpg, psql and, with its own scheme, SQLAlchemy."""
         return _socket_url(self._place.sockets, self._tcp_port or SOCKET_PORT)
 
+    @property
+    def service_url(self) -> str:
+        """The same for `klines_service`, once the role is made: what a service needs, and no superuser."""
+        return _socket_url(self._place.sockets, self._tcp_port or SOCKET_PORT, role=SERVICE)
+
     def binary(self, name: str) -> Path:
         """The path of one PostgreSQL program, such as `psql`; only while the context is open."""
         if self._installation is None:
@@ -96,7 +102,10 @@ class EmbeddedServer:
         self._open.close()
 
     def _verify(self) -> None:
-        """Create the database when missing, and read back what durability rests on."""
+        """Create the database when missing, and read back what durability rests on.
+
+        A server that was adopted reads the access rules of this start.
+        """
         kept = self._psql("postgres", PREPARE).split()
         off = [name for name in MUST_BE_ON if name not in kept]
         if off:
@@ -149,5 +158,5 @@ def scram_verifier(password: str) -> str:
     return f"SCRAM-SHA-256${SCRAM_ROUNDS}:{in_text[0]}${in_text[1]}:{in_text[2]}"
 
 
-def _socket_url(sockets: Path, port: int, database: str = DATABASE) -> str:
-    return f"postgresql://{ROLE}@/{database}?host={quote(str(sockets), safe='')}&port={port}"
+def _socket_url(sockets: Path, port: int, database: str = DATABASE, role: str = ROLE) -> str:
+    return f"postgresql://{role}@/{database}?host={quote(str(sockets), safe='')}&port={port}"

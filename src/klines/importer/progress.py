@@ -1,4 +1,4 @@
-"""How far an import or a copy is: a live bar on a terminal, elsewhere plain lines, one every two seconds at the most."""
+"""How far an import or a copy is: a live bar on a terminal, elsewhere plain lines, one every two seconds at most."""
 
 from __future__ import annotations
 

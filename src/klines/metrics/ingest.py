@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from klines import tracing
-from klines.errors import Unavailable
+from klines.errors import InvalidItems, Unavailable
 from klines.metrics.instruments import Instruments
 from klines.models import Receipt, Trade
 from klines.writer import TradeWriter
@@ -19,27 +19,37 @@ class MeasuredWriter(TradeWriter):
     def __init__(self, *of_writer: Any, instruments: Instruments, **by_name: Any) -> None:
         super().__init__(*of_writer, **by_name)
         self._instruments = instruments
-        self._full_at = -float("inf")
+        self._full_at = self._refused_at = -float("inf")
 
     def full_within(self, seconds: float) -> bool:
         """Whether the last batch found no room on the database's disk, so many seconds ago at the most."""
         return time.monotonic() - self._full_at < seconds
+
+    def refused_within(self, seconds: float) -> bool:
+        """Whether the last batch was refused by a database that answers, so many seconds ago at the most."""
+        return time.monotonic() - self._refused_at < seconds
 
     async def write(self, trades: Sequence[Trade]) -> Receipt:
         """As `TradeWriter.write`."""
         counted = self._instruments
         counted.received.inc(len(trades))
         began = time.perf_counter()
-        outcome = "refused"
+        # A batch that is given up may be stored all the same.
+        outcome = "unknown"
         with counted.writing.track_inprogress(), tracing.span("ingest", trades=len(trades)):
             try:
                 receipt = await super().write(trades)
                 outcome = "stored"
-                self._full_at = -float("inf")
+                self._full_at = self._refused_at = -float("inf")
+            except InvalidItems:
+                outcome = "refused"
+                raise
             except Unavailable as error:
                 outcome = "unavailable"
                 if error.code == "database_full":
                     self._full_at = time.monotonic()
+                elif error.code == "database_busy":
+                    self._refused_at = time.monotonic()
                 raise
             finally:
                 counted.batches.labels(outcome).inc()

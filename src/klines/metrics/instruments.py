@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.process_collector import ProcessCollector
@@ -49,6 +50,9 @@ class Instruments:
         self._refusals = Counter(
             "klines_connection_refusals", "Upgrades refused, by class of status", (*kind, "status"), registry=registry
         )
+        self._turned_away = Counter(
+            "klines_refusals", "Answers before any route, by who gave them and code", ("by", "code"), registry=registry
+        )
         self.batches = Counter("klines_ingest_batches", "Batches by outcome", ("outcome",), registry=registry)
         self.received = Counter("klines_ingest_trades_received", "Trades in batches", registry=registry)
         self.trades = Counter("klines_ingest_trades", "Trades of stored batches", ("outcome",), registry=registry)
@@ -65,7 +69,7 @@ class Instruments:
         self.loop_lag = Histogram(
             "klines_event_loop_lag_seconds", "How late a timer of the event loop ran", buckets=LAGS, registry=registry
         )
-        for outcome in ("stored", "refused", "unavailable"):
+        for outcome in ("stored", "refused", "unavailable", "unknown"):
             self.batches.labels(outcome)
         for outcome in ("inserted", "duplicate", "conflict"):
             self.trades.labels(outcome)
@@ -95,6 +99,10 @@ class Instruments:
         """A WebSocket that was accepted has ended."""
         self._connections.labels(kind).dec()
         self._closes.labels(kind, str(code) if code in CODES else OTHER).inc()
+
+    def turned_away(self, by: Literal["server", "gate"], code: str) -> None:
+        """A request was refused before any route; codes are the service's own words, a few dozen."""
+        self._turned_away.labels(by, code).inc()
 
     def refused(self, kind: str, status: int) -> None:
         """An upgrade was refused."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -61,6 +61,21 @@ def of_breaker(breaker: Breaker, writer: TradeWriter) -> Iterable[Family]:
     yield Family("klines_breaker_changes", "counter", "Times that the breaker became so", changes)
     yield counter("klines_breaker_refused", "Uses of the database that the breaker refused", breaker.refused)
     yield gauge("klines_ingest_batches_waiting", "Batches that wait for a connection", writer.waiting)
+
+
+class Intake(Protocol):
+    """The room for batches on their way in."""
+
+    bytes: int
+    batches: int
+    refused: int
+
+
+def of_intake(intake: Intake) -> Iterable[Family]:
+    """What is on its way in, and what there was no room for."""
+    yield gauge("klines_intake_bytes", "Bytes of bodies that arrive, are parsed or wait", intake.bytes)
+    yield gauge("klines_intake_batches", "Bodies that arrive, are parsed or wait", intake.batches)
+    yield counter("klines_intake_refused", "Bodies for which there was no room", intake.refused)
 
 
 def of_pools(engines: dict[str, AsyncEngine], writers: asyncpg.Pool[Any]) -> Iterable[Family]:

@@ -1,4 +1,4 @@
-"""The role that analysts read with: where it stands, what it may, and letting it log in.
+"""The role that analysts read with: where it stands, and what it may.
 
 The role is the cluster's, its grants are the database's: `klines_internal.grant_analyst_v1` (revision 0006) makes both
 and may be called again. Whoever lacks the right to do so is told what an administrator has to do.
@@ -11,22 +11,13 @@ from typing import NamedTuple
 from sqlalchemy import and_, column, func, literal, select, table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from klines.errors import Conflict
+from klines.queries import logins
 from klines.tables import metadata
 
 ROLE = "klines_analyst"
 MISSING = f"an administrator has to CREATE ROLE {ROLE}; then run `klines db upgrade` again"
 
-# What is no reading of the contract, in words; any of it, whoever granted it, keeps us from handing out a password.
-POWERS = {
-    "rolsuper": "is a superuser",
-    "rolcreaterole": "may create roles",
-    "rolcreatedb": "may create databases",
-    "rolreplication": "may replicate",
-    "rolbypassrls": "passes by row security",
-}
-
-_roles = table("pg_roles", column("oid"), column("rolname"), column("rolcanlogin"), *map(column, POWERS))
+_roles = table("pg_roles", column("oid"), column("rolname"), column("rolcanlogin"))
 _memberships = table("pg_auth_members", column("member"))
 _spaces = table("pg_namespace", column("oid"), column("nspname"))
 _relations = table("pg_class", column("oid"), column("relname"), column("relnamespace"))
@@ -46,8 +37,8 @@ async def standing(connection: AsyncConnection) -> Standing:
     if found is None:
         return Standing(False, MISSING, ())
     oid = found["oid"]
-    excess = [words for power, words in POWERS.items() if found[power]]
-    excess += await _more_than_reading(connection, oid)
+    # Whatever role it is a member of: reading takes none.
+    excess = await logins.powers(connection, ROLE) + await _more_than_reading(connection, oid)
     return Standing(found["rolcanlogin"], await _unreadable(connection, oid), tuple(excess))
 
 
@@ -55,21 +46,6 @@ async def grant(connection: AsyncConnection) -> str | None:
     """Create the role where we may, and grant it the contract; what an administrator has to do, None if nothing."""
     told: str | None = (await connection.execute(select(func.klines_internal.grant_analyst_v1()))).scalar_one()
     return told
-
-
-async def let_in(connection: AsyncConnection, verifier: str) -> None:
-    """Let the role log in with the password of this SCRAM verifier, which consists of URL-safe characters and `$:=`."""
-    if "'" in verifier or "\\" in verifier:
-        raise Conflict("a SCRAM verifier holds no quotes")
-    # Not through text(), which would take the verifier's colons for parameters; DDL takes none.
-    await connection.exec_driver_sql(f"ALTER ROLE {ROLE} LOGIN PASSWORD '{verifier}'")
-
-
-async def tcp_port(connection: AsyncConnection) -> int | None:
-    """The TCP port that the server of this connection listens on; None where it has only a socket."""
-    asked = select(func.current_setting("listen_addresses"), func.current_setting("port"))
-    addresses, port = (await connection.execute(asked)).one()
-    return int(port) if addresses else None
 
 
 async def _unreadable(connection: AsyncConnection, oid: int) -> str | None:

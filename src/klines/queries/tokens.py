@@ -37,6 +37,8 @@ from klines.queries.wire import Column, decimal_text, epoch_ms
 from klines.tables import klines, tokens
 
 Sort = Literal["symbol", "volume", "change", "trades", "newest"]
+# Those that take no more bars than a page shows.
+BY_NAME = frozenset({"symbol", "newest"})
 SORTS: tuple[Sort, ...] = ("symbol", "volume", "change", "trades", "newest")
 
 
@@ -89,7 +91,7 @@ def _listing(sort: Sort) -> Select[Any]:
     wanted: Column = func.lower(bindparam("search"))
     names = (tokens.c.symbol, tokens.c.name)
     found = select(tokens).where(or_(*(func.strpos(func.lower(name), wanted) > 0 for name in names)))
-    if sort in {"symbol", "newest"}:
+    if sort in BY_NAME:
         # What can be sorted without the bars is cut before they are read.
         order = [tokens.c.created_at.desc()] if sort == "newest" else []
         found = _paged(found.order_by(*order, tokens.c.symbol))

@@ -10,7 +10,7 @@ from typing import cast
 from klines.cursor import Stream
 from klines.errors import Unavailable
 from klines.hub import Hub
-from klines.listener import Doorbell, Resumed, Silenced
+from klines.listener import Deafened, Doorbell, Resumed, Silenced
 from klines.relay.asks import Asks
 from klines.relay.feed import Feed
 from klines.relay.messages import State, framed, heartbeat
@@ -41,7 +41,7 @@ class Pulse:
         self._succeeded_at = 0.0
         self.turns, self.pushes = Spread(TURN_BOUNDS), Spread(TURN_BOUNDS)
         self.read = self.resumed = 0
-        self.listening, self.heard_at = False, asyncio.get_running_loop().time()
+        self.listening, self.deafened, self.heard_at = False, False, asyncio.get_running_loop().time()
         self.recovered: Callable[[], None] = lambda: None  # called when the listener is connected, at first or again
 
     async def beat(self) -> None:
@@ -53,9 +53,10 @@ class Pulse:
             self._hub.beat(self._frame)
             await asyncio.sleep(PULSE_SECONDS)
 
-    def heard(self, event: Doorbell | Resumed | Silenced) -> None:
+    def heard(self, event: Doorbell | Resumed | Silenced | Deafened) -> None:
         """The listener said something."""
-        stood, self.listening = self.listening, not isinstance(event, Silenced)
+        stood, self.listening = self.listening, not isinstance(event, Silenced | Deafened)
+        self.deafened = isinstance(event, Deafened)
         if stood or self.listening:
             self.heard_at = asyncio.get_running_loop().time()
         if isinstance(event, Resumed):
@@ -64,8 +65,8 @@ class Pulse:
 
     @property
     def silent_seconds(self) -> float:
-        """Since the listener fell silent, or since the start; 0 while it stands, as it proves itself."""
-        return 0.0 if self.listening else asyncio.get_running_loop().time() - self.heard_at
+        """Since the listener fell silent, or since the start; 0 while it proves itself, and after a flood."""
+        return 0.0 if self.listening or self.deafened else asyncio.get_running_loop().time() - self.heard_at
 
     def told(self, feeds: Iterable[Feed]) -> None:
         """What came to these feeds is in the hub."""

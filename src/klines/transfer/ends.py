@@ -14,14 +14,15 @@ from typing import Any, NamedTuple, TypeAlias
 
 import asyncpg
 
-from klines import migrations
-from klines.database import CONNECT_SECONDS, LASTING
+from klines import database, migrations
 from klines.errors import BadRequest, Conflict
+from klines.session import LASTING, PATH
 from klines.transfer import statements
 
 COPY_LOCK = 0x6B6C696E6573_10
 ORIGIN = "copied by klines from "
 SESSION = LASTING | {
+    **PATH,
     "application_name": "klines copy",
     "default_transaction_isolation": "read committed",
     "statement_timeout": "0",
@@ -70,7 +71,7 @@ async def open_ends(source_url: str, target_url: str) -> AsyncIterator[Ends]:
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Connection]:
     """A connection that waits as long as it takes, and ends with the context."""
-    connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS, server_settings=SESSION)
+    connection = await database.connected(url, server_settings=SESSION)
     try:
         yield connection
     finally:

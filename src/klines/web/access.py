@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
@@ -19,6 +19,8 @@ from klines.errors import BadRequest, Forbidden, Unauthorized
 from klines.keyring import Held, Keyring, open_keyring
 from klines.queries.keys import Key
 from klines.settings import Settings
+from klines.web.client import is_forwarded
+from klines.web.limits import Account
 from klines.web.tickets import Tickets
 
 Authority = Literal["open", "write", "all"]
@@ -28,7 +30,7 @@ OPEN = frozenset({(), ("datafeed.js",)})
 OPEN_BELOW = frozenset({"health", "schema", "assets"})
 KEY_NAMES = frozenset({"key", "api_key", "apikey", "access_token", "token"})
 BINANCE = "/api/v3"
-FORWARDED = frozenset({b"x-forwarded-for", b"forwarded"})
+BEARER = b"bearer"
 KEY_HEADERS = "Authorization: Bearer …, or X-API-Key"
 
 logger = logging.getLogger("klines.access")
@@ -54,7 +56,10 @@ def needed(authority: Authority, method: str, path: str) -> Scope | None:
         return None
     if parts[:1] == ("metrics",):
         return "admin"
-    if safe or parts == ("api", "v1", "tickets"):
+    if parts == ("api", "v1", "tickets"):
+        # One that stands for no key opens nothing that is not open without it.
+        return "read"
+    if safe:
         return "read" if authority == "all" else None
     return "write"
 
@@ -68,10 +73,11 @@ class Access:
         self._keyring = keyring
         self._told_of_proxy = False
 
-    async def admit(self, scope: Any) -> Grant:
+    async def admit(self, scope: Any, logins: Account) -> Grant:
         """Who asks; raises `BadRequest`, `Unauthorized`, `Forbidden`, and `Unavailable` when nobody can say.
 
-        A ticket is used up by this, and taken out of the scope's query.
+        A ticket is used up by this, and taken out of the scope's query. A key or a ticket that is not in memory takes 1
+        from `logins` before the database is asked, which comes back if it is good; raises `TooManyRequests`.
         """
         upgrade = scope["type"] == "websocket"
         method = "GET" if upgrade else scope["method"]
@@ -80,7 +86,7 @@ class Access:
         _refuse_key_in_query(scope)
         if self._authority == "open":
             self._look_for_proxy(scope["headers"], method, scope["path"])
-        grant = await self._grant(_shown(scope["headers"]), ticket)
+        grant = await self._grant(_shown(scope["headers"]), ticket, logins)
         if wanted is None or wanted in grant.scopes:
             return grant
         if grant.key_id is None:
@@ -96,18 +102,22 @@ class Access:
         with self._keyring.holding(grant.key_id, connection):
             yield
 
-    async def _grant(self, key: str | None, ticket: str | None) -> Grant:
+    async def _grant(self, key: str | None, ticket: str | None, logins: Account) -> Grant:
         if key is not None and ticket is not None:
             raise BadRequest("a key and a ticket: show one of them", code="credentials_repeated")
         if key is not None:
-            return _of(await self._keyring.prove(key))
+            if (known := self._keyring.proven(key)) is None:
+                with _reserved(logins):
+                    known = await self._keyring.prove(key)
+            return _of(known)
         if ticket is not None:
-            key_id = await self.tickets.redeem(ticket)
+            with nullcontext() if self.tickets.knows(ticket) else _reserved(logins):
+                key_id = await self.tickets.redeem(ticket)
             return ANYBODY if key_id is None else _of(await self._keyring.named(key_id))
         return ANYBODY
 
     def _look_for_proxy(self, headers: Iterable[tuple[bytes, bytes]], method: str, path: str) -> None:
-        if not any(name in FORWARDED for name, _ in headers):
+        if not is_forwarded(headers):
             return
         if not self._told_of_proxy:
             self._told_of_proxy = True
@@ -133,13 +143,21 @@ async def open_access(settings: Settings) -> AsyncIterator[Access]:
         yield Access(authority, keyring, Tickets(issuing))
 
 
+@contextmanager
+def _reserved(logins: Account) -> Iterator[None]:
+    """What is done here is a failed login until it ends without an error, so that no crowd slips through."""
+    logins.spend(1)
+    yield
+    logins.give_back(1)
+
+
 def _of(key: Key) -> Grant:
     return Grant(key.key_id, key.scopes, key.expires)
 
 
 def _shown(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """The one key of a request, None if it shows none; raises `BadRequest` for more."""
-    found = [value.strip().decode("latin-1") for name, value in headers for value in _keys_in(name, value)]
+    found = [value.strip(b" ").decode("latin-1") for name, value in headers for value in _keys_in(name, value)]
     if len(found) > 1:
         raise BadRequest(f"{len(found)} API keys: show one of them", code="credentials_repeated")
     return found[0] if found else None
@@ -152,9 +170,8 @@ def _keys_in(name: bytes, value: bytes) -> tuple[bytes, ...]:
     if name == b"x-mbx-apikey" and value.startswith(KEY_PREFIX.encode()):
         return (value,)
     if name == b"authorization":
-        scheme, _, rest = value.partition(b" ")
-        # Other schemes are between the client and a proxy.
-        return (rest,) if scheme.lower() == b"bearer" else ()
+        # Other schemes are between the client and a proxy. Spaces come before a key, and a tab is part of none.
+        return (value[len(BEARER) :],) if value.lower().split(None, 1)[:1] == [BEARER] else ()
     return ()
 
 

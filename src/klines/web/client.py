@@ -9,12 +9,15 @@ addresses written as IPv6 are IPv4. `X-Forwarded-Proto` is believed on the same 
 from __future__ import annotations
 
 import ipaddress
+import logging
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
 from klines.network import networks
 
 CLIENT = "klines.client"
+FORWARDED = frozenset({b"x-forwarded-for", b"forwarded"})
 UNKNOWN = "unknown"
 MAX_HOPS = 32
 CUSTOMER = 64
@@ -23,24 +26,33 @@ _SCHEMES = {"http": ("http", "ws"), "https": ("https", "wss"), "ws": ("http", "w
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+logger = logging.getLogger("klines.access")
+
 
 class Clients:
-    """Finds clients behind the proxies that a setting names."""
+    """Finds clients behind the proxies that a setting names; with `warns` it says once that there is another."""
 
-    def __init__(self, trusted: str) -> None:
+    def __init__(self, trusted: str, *, warns: bool = False) -> None:
         self._trusted = networks(trusted)
+        self._warns = warns
 
     def note(self, scope: Any) -> None:
         """Put the client into a scope, and the scheme it used."""
         peer = _parsed(scope["client"][0] if scope.get("client") else "")
         if peer is None or not self._is_trusted(peer):
             scope[CLIENT] = _named(peer)
+            self._look_for_proxy(scope)
             return
         scope[CLIENT] = _named(self._hop(scope["headers"], peer))
         told = [value for name, value in scope["headers"] if name == b"x-forwarded-proto"]
         schemes = _SCHEMES.get(told[-1].decode("latin-1").strip().lower()) if told else None
         if schemes:
             scope["scheme"] = schemes[scope["type"] == "websocket"]
+
+    def of_peer(self, address: str) -> str | None:
+        """The client that a connection from this address is; None: a proxy that is trusted, of whichever client."""
+        peer = _parsed(address)
+        return None if peer is not None and self._is_trusted(peer) else _named(peer)
 
     def _hop(self, headers: list[tuple[bytes, bytes]], peer: Address) -> Address:
         told = ",".join(value.decode("latin-1") for name, value in headers if name == b"x-forwarded-for")
@@ -55,8 +67,22 @@ class Clients:
                 break
         return client
 
+    def _look_for_proxy(self, scope: Any) -> None:
+        if self._warns and is_forwarded(scope["headers"]):
+            self._warns = False
+            logger.warning(
+                "requests come through a proxy at %s, which KLINES_TRUSTED_PROXIES does not name:"
+                " all clients behind it share the budgets of one",
+                scope[CLIENT],
+            )
+
     def _is_trusted(self, address: Address) -> bool:
         return any(address in network for network in self._trusted)
+
+
+def is_forwarded(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a request says that it came through a proxy."""
+    return any(name in FORWARDED for name, _ in headers)
 
 
 def _without_port(hop: str) -> str:

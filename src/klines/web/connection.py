@@ -10,39 +10,31 @@ What this adds to uvicorn's protocol, of which the server makes one object per u
 - These sockets are one-way. The first frame of a message closes: text 4400, binary 1003, more than `ws_max_size` bytes
   1009, bad UTF-8 1007. The application receives a connect and disconnects, nothing else. Unless it `hears`: then whole
   text messages reach it by the ordinary ASGI event, and no more is read while one waits for it.
-- A refusal of the server itself, before the upgrade, has a problem as its body.
+- An application that need not hear may return and leave the connection to `outlive` it: one that is idle has no task.
 - An idle connection costs little; the request's header fields are dropped from the scope once it is accepted.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import random
-import socket
-import struct
-from contextlib import suppress
+from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from klines.web.abort import reset
 from klines.web.handshake import QUIET
-from klines.web.inward import Inbox, Inward
+from klines.web.inward import Farewell, Inbox, Inward
+from klines.web.upgrade import Upgrade
 
 EXTENSION = "klines.connection"
-NO_LINGER = struct.pack("ii", 1, 0)
 WRITE_BUFFER = {"high": 32 * 1024, "low": 8 * 1024}
 RESTARTING = "restart; reconnect with the cursor"
 OUR_FAULT = "something went wrong on our side"
 ENOUGH = 256 * 1024  # bytes: more than an honest peer still sends once we have ended
-
-
-def reset(transport: asyncio.Transport) -> None:
-    """Abort a connection with a reset: otherwise the kernel goes on offering what it still holds."""
-    with suppress(OSError, AttributeError):
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
-    transport.abort()
 
 
 class Feeder(Protocol):
@@ -52,7 +44,7 @@ class Feeder(Protocol):
     def resume(self) -> None: ...
 
 
-class Connection(WebSocketsSansIOProtocol):
+class Connection(Upgrade):
     """One upgraded connection, for the event loop's own thread. `feeder` is set by the application, if it has one.
 
     `sent_frames` and `sent_bytes` were given to `write`; `ended` is the code of its close, 0 while there is none.
@@ -70,13 +62,26 @@ class Connection(WebSocketsSansIOProtocol):
         self.feeder: Feeder | None = None
         self.logger = cast(Any, QUIET)
         self.queue = cast("asyncio.Queue[Any]", Inbox())
-        self.conn = Inward(max_size=config.ws_max_size, logger=QUIET)
         self._late, self._left = 0, 0.0
         self.sent_frames = self.sent_bytes = self.ended = 0
 
     def hears(self) -> None:
         """Let the peer speak; to be called before the upgrade is accepted."""
         cast(Inward, self.conn).hear()
+
+    def outlive(self, then: Callable[[], None]) -> None:
+        """Let the application return after it has accepted: `then` is called when the connection has ended."""
+        if not isinstance(self.queue, Farewell):
+            farewell = Farewell(self.loop)
+            while not self.queue.empty():
+                farewell.put_nowait(cast(Inbox, self.queue).get_nowait())
+            self.queue = cast("asyncio.Queue[Any]", farewell)
+        cast(Farewell, self.queue).then(then)
+
+    @property
+    def outlives(self) -> bool:
+        """Whether it goes on without the application."""
+        return isinstance(self.queue, Farewell)
 
     def write(self, frame: bytes) -> None:
         """Send a whole, encoded, unmasked WebSocket frame; dropped before the upgrade and once the end has begun."""
@@ -155,6 +160,10 @@ class Connection(WebSocketsSansIOProtocol):
         self._abort_later()  # the event loop now closes the transport
 
     # Called by uvicorn's own parts.
+    def start_keepalive(self) -> None:
+        # A timer holds the variables of whoever starts it: those of the request need not stay.
+        contextvars.Context().run(super().start_keepalive)
+
     def handle_parser_exception(self) -> None:
         """`data_received` sees to that."""
 
@@ -183,7 +192,8 @@ class Connection(WebSocketsSansIOProtocol):
             code, reason = 4500, OUR_FAULT
         if not self.handshake_complete:
             self._refuse(500, OUR_FAULT)
-        self.close(code, reason)
+        if not self.outlives or code != 1000:
+            self.close(code, reason)
 
     async def receive(self) -> Any:
         """The next event for the application; once it has taken all, the peer is read again."""
@@ -213,7 +223,7 @@ class Connection(WebSocketsSansIOProtocol):
     def _refuse(self, status: int, detail: str) -> None:
         if self.close_sent or self.transport.is_closing():
             return
-        self.transport.write(b"".join(self.conn.data_to_send()) or self.conn.reject(status, detail).serialize())
+        self.reject(status, detail)
         self.handshake_complete = True
         self._end(1006, "")
         self.transport.close()

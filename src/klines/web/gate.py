@@ -7,19 +7,30 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from litestar import Litestar
-from litestar.types import ASGIApp, Receive, Send
+from litestar.types import Receive, Send
 
-from klines.errors import KlinesError, Unauthorized
+from klines.errors import KlinesError
+from klines.metrics.instruments import Instruments
 from klines.settings import Settings, alone
 from klines.web.client import Clients
 from klines.web.deadline import in_time
 from klines.web.guard import completed
+from klines.web.hosts import Hosts
 from klines.web.limits import ACCOUNT, GRANT, Account, Limits
 from klines.web.origins import Headers, Origins
 from klines.web.page import ASSETS, DATAFEED
 from klines.web.problem import Problem, refuse
 from klines.web.refusals import refuse_in_kind
+from klines.web.templates import Templates
 
+ROUTE = "klines.route"
+"""In the scope of a request that was refused here: the template of its address."""
+END = "klines.end"
+"""In the scope of a request that is answered: what is to be called when it has been."""
+AUTHORITY = "klines.authority"
+"""In the scope of a request whose target is a whole address: the host and port in it."""
+FRAMING = frozenset({"transfer_encoding_invalid", "transfer_encoding_unsupported"})
+CLOSING = {"Connection": "close"}
 SOCKETS = frozenset({"ws", "stream"})
 """The first segments of addresses that take upgrades."""
 STARTS = {"http": "http.response.start", "websocket": "websocket.http.response.start"}
@@ -35,25 +46,40 @@ _OFFERED = re.compile(r"\s*(\*/\*|application/(\*|json|problem\+json|openapi\+js
 JSON_PATHS = ("/api/", "/health/", "/schema")
 
 
-def gate(app: Litestar, settings: Settings) -> ASGIApp:
+def authority_of(target: bytes) -> bytes:
+    """The host and port in a target that is a whole address (RFC 9112, 3.2.2)."""
+    return target.partition(b"://")[2].partition(b"/")[0].partition(b"?")[0]
+
+
+def gate(app: Litestar, settings: Settings, instruments: Instruments) -> Gate:
     """Wrap the application."""
-    return Gate(app, settings)
+    return Gate(app, settings, instruments)
 
 
 class Gate:
     """Malformed, Origin, client, access, limits, and only then the routes: what stands against it is answered here.
 
     A refusal is written in the words of the dialect whose address was asked for. `OPTIONS` of a page that may use the
-    service is answered here too; `HEAD` comes from the GET route.
+    service is answered here too; `HEAD` comes from the GET route. What is refused is counted by its code, and under the
+    template of the route that it asked for.
     """
 
-    def __init__(self, app: Litestar, settings: Settings) -> None:
+    def __init__(self, app: Litestar, settings: Settings, instruments: Instruments) -> None:
         self._app = app
         self._routes = in_time(app)
         self._settings = settings
-        self._origins = Origins(settings.klines_allowed_origins, loopback=alone(settings))
-        self._clients = Clients(settings.klines_trusted_proxies)
+        self._hosts = Hosts(settings.klines_hosts, alone=alone(settings))
+        self._origins = Origins(settings.klines_allowed_origins)
+        self._clients = Clients(settings.klines_trusted_proxies, warns=settings.authority != "open")
         self._limits = Limits(settings)
+        self._instruments = instruments
+        self._templates = Templates(route.path_format for route in app.routes)
+        # On the developer's own machine all clients are one.
+        self._all_are_one = settings.authority == "open"
+
+    def share(self, peer: str) -> str | None:
+        """The network client whose share of the connections a peer uses; None: it is bounded by no share."""
+        return None if self._all_are_one else self._clients.of_peer(peer)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -63,40 +89,42 @@ class Gate:
         send = self._answering(scope, send)
         problem = _upgrade_problem(scope) if upgrade else _problem_of(scope)
         if problem is not None:
-            await refuse(problem, {}, send, upgrade=upgrade)
+            self._count(problem.code, scope)
+            # Whoever frames a body as we do not would take its rest for the next request.
+            await refuse(problem, CLOSING if problem.code in FRAMING else {}, send, upgrade=upgrade)
         elif (fields := self._origins.preflight(scope)) is not None:
             await _nothing(fields, send)
         elif (error := await self._refusal(scope)) is not None:
+            self._count(error.code, scope)
             await refuse_in_kind(error, scope, send)
         else:
             # The server itself drops the body of an answer to HEAD; a copy leaves it the method to see.
             head = scope.get("method") == "HEAD"
-            await self._routes(scope | {"method": "GET"} if head else scope, receive, send)
+            try:
+                await self._routes(scope | {"method": "GET"} if head else scope, receive, send)
+            finally:
+                scope[END]()
+
+    def _count(self, code: str, scope: Any) -> None:
+        self._instruments.turned_away("gate", code)
+        if template := self._templates.of(scope["path"]):
+            scope[ROUTE] = template
 
     async def _refusal(self, scope: Any) -> KlinesError | None:
         try:
+            self._hosts.check(scope)
             self._origins.check(scope)
             self._clients.note(scope)
             await self._admit(scope)
             self._limits.open_account(scope)
+            scope[END] = self._limits.begin(scope)
         except KlinesError as error:
             return error
         return None
 
     async def _admit(self, scope: Any) -> None:
-        access = self._app.state.get("access")
-        if access is None:
-            return
-        logins = self._limits.logins(scope)
-        if logins is not None:
-            # Before it is looked at: whoever guesses costs no look-up.
-            logins.refuse_when_empty()
-        try:
-            scope[GRANT] = await access.admit(scope)
-        except Unauthorized as error:
-            if logins is not None and error.code != "key_missing":
-                logins.spend(1)
-            raise
+        if (access := self._app.state.get("access")) is not None:
+            scope[GRANT] = await access.admit(scope, self._limits.logins(scope))
 
     def _answering(self, scope: Any, send: Send) -> Send:
         started = STARTS[scope["type"]]
@@ -118,7 +146,7 @@ class Gate:
 
 
 def _problem_of(scope: Any) -> Problem | None:
-    return _target_problem(scope) or _headers_problem(scope) or _accept_problem(scope)
+    return _target_problem(scope) or _headers_problem(scope) or _framing_problem(scope) or _accept_problem(scope)
 
 
 def _upgrade_problem(scope: Any) -> Problem | None:
@@ -153,6 +181,19 @@ def _headers_problem(scope: Any) -> Problem | None:
     least = 0 if scope["http_version"] == "1.0" else 1
     if not least <= len(hosts) <= 1 or any(_HOST.fullmatch(host) is None for host in hosts):
         return _problem(400, "Bad request", "Host must be one host name with at most a port", "host_invalid")
+    named: bytes = scope.get(AUTHORITY, b"")
+    if named and [host.lower() for host in hosts] not in ([], [named.lower()]):
+        return _problem(400, "Bad request", "the target names another host than Host does", "host_invalid")
+    return None
+
+
+def _framing_problem(scope: Any) -> Problem | None:
+    codings = [value.strip().lower() for name, value in scope["headers"] if name == b"transfer-encoding"]
+    if codings and scope["http_version"] == "1.0":
+        return _problem(400, "Bad request", "HTTP/1.0 has no Transfer-Encoding", "transfer_encoding_invalid")
+    if codings and codings != [b"chunked"]:
+        detail = "Transfer-Encoding must be chunked alone"
+        return _problem(501, "Not implemented", detail, "transfer_encoding_unsupported")
     return None
 
 

@@ -17,6 +17,10 @@ from klines.web.services import Given, Incoming, Services
 SILENT_SECONDS = 5.0
 # A disk that was full may be still, as long as nobody has written since.
 FULL_SECONDS = 30.0
+# A batch that was refused says something of the next one, as long as none was stored since.
+REFUSED_SECONDS = 5.0
+# The smallest queue that PostgreSQL allows has 64 pages: above this, all are taken.
+QUEUE_FULL = 0.99
 
 Problem = tuple[str, str]
 
@@ -80,6 +84,8 @@ def _of_process(services: Services, leaving: Leaving) -> Iterator[Problem]:
         yield "database_refused", "the database did not answer, and is tried again now and then"
     if services.writer.full_within(FULL_SECONDS):
         yield "database_full", "the database has no room left on its disk"
+    elif services.writer.refused_within(REFUSED_SECONDS):
+        yield "write_refused", "the last batch was not stored: the database was busy"
 
 
 def _of_database(services: Services, state: State | None) -> Iterator[Problem]:
@@ -88,6 +94,10 @@ def _of_database(services: Services, state: State | None) -> Iterator[Problem]:
         return
     if state.read_only:
         yield "database_read_only", "the database refuses whatever writes"
+    if not state.may_write:
+        yield "write_forbidden", "the database's login may not store trades"
+    if state.notify_queue > QUEUE_FULL:
+        yield "notify_queue_full", "a session that listens takes nothing, and the notification queue is full of it"
     if state.revision != services.schema.newest:
         needed = f"this version needs {services.schema.newest}"
         yield "schema", f"the database is at revision {state.revision}, {needed}: run `klines db upgrade`"

@@ -5,15 +5,18 @@ are counted by weight, writes by rows. The gate takes 1 before anything is done;
 it knows what is asked, and before it does it. So a bucket never owes, and what is refused has cost little.
 
 Answers carry what is left, in the fields of draft-ietf-httpapi-ratelimit-headers-10; 429 says when to come back. The
-budgets are those of one server process: with several of them a client has up to so many times as much. Where the
-effective AUTH is `open` nobody is refused: on a developer's own machine all clients are one. `/health` counts nowhere.
+budgets are those of one server process: with several of them a client has up to so many times as much. At most
+`MAX_AT_ONCE` reads of a client are answered at once, since a rate bounds nothing that is slow. Where the effective AUTH
+is `open` nobody is refused: on a developer's own machine all clients are one. `/health` counts nowhere.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from klines.bucket import Buckets
@@ -23,6 +26,8 @@ from klines.web.client import CLIENT
 
 SECONDS = 60
 ACCOUNT = "klines.account"
+READS = "klines.reads"
+"""In the scope of an upgrade: the account of reads, which a stream's history and its names are taken from."""
 GRANT = "klines.grant"
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 TICKETS = "/api/v1/tickets"
@@ -32,8 +37,14 @@ UNLIMITED = 6000
 COUNTED_BY = {"read": "weight", "write": "rows", "upgrade": "upgrades", "login": "failed logins"}
 # A page weighs one, and one more for so many rows, and for so many stored bars of which its bars are made.
 ROWS_PER_WEIGHT = 500
-PARTS_PER_WEIGHT = 5_000
-_CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"x-mbx-apikey"})
+PARTS_PER_WEIGHT = 1_000
+# What reads every token there is.
+ALL_TOKENS = 40
+MAX_AT_ONCE = 16
+
+
+Weigh = Callable[[int], None]
+"""Takes so much of a client's reads; raises `TooManyRequests`."""
 
 
 class Account:
@@ -53,11 +64,9 @@ class Account:
         """Take so much; raises `TooManyRequests`, and then nothing is taken."""
         self._budget.spend(self._who, cost)
 
-    def refuse_when_empty(self) -> None:
-        """Raise `TooManyRequests` where nothing is left; takes nothing."""
-        budget = self._budget
-        if budget.limit and (wait := budget.buckets.wait(self._who, 1, budget.clock())):
-            raise budget.refusal(wait)
+    def give_back(self, cost: int) -> None:
+        """Undo a `spend` of so much."""
+        self._budget.buckets.give_back(self._who, cost, self._budget.clock())
 
     def fields(self) -> list[tuple[bytes, bytes]]:
         """The header fields that tell of it; none where there is no limit."""
@@ -102,6 +111,8 @@ class Limits:
             "login": settings.klines_login_limit,
         }
         self._budgets = {name: Budget(name, limit if held else 0, limit, clock) for name, limit in limits.items()}
+        self._held = held
+        self._at_once: Counter[str] = Counter()
 
     def open_account(self, scope: Any) -> None:
         """Put the account of a request or an upgrade into its scope and take 1; raises `TooManyRequests`."""
@@ -109,17 +120,37 @@ class Limits:
             return
         account = scope[ACCOUNT] = Account(self._budgets[name], who(scope))
         account.spend(1)
+        if scope["type"] == "websocket":
+            scope[READS] = Account(self._budgets["read"], who(scope))
 
-    def logins(self, scope: Any) -> Account | None:
-        """The account of failed logins, if the request brings a credential."""
-        if any(name in _CREDENTIALS for name, _ in scope["headers"]) or b"ticket=" in scope["query_string"]:
-            return Account(self._budgets["login"], scope[CLIENT])
-        return None
+    def logins(self, scope: Any) -> Account:
+        """The account of failed logins."""
+        return Account(self._budgets["login"], scope[CLIENT])
+
+    def begin(self, scope: Any) -> Callable[[], None]:
+        """Begin to answer; what ends it. Raises `TooManyRequests` for a read beyond those that go on at once."""
+        if not self._held or scope["type"] == "websocket" or _budget_of(scope) != "read":
+            return _nothing
+        client = who(scope)
+        if self._at_once[client] >= MAX_AT_ONCE:
+            detail = f"at most {MAX_AT_ONCE} reads at once; one must end first"
+            raise TooManyRequests(detail, code="too_many_at_once", retry_after=1)
+        self._at_once[client] += 1
+        return partial(self._end, client)
+
+    def _end(self, client: str) -> None:
+        self._at_once[client] -= 1
+        if not self._at_once[client]:
+            del self._at_once[client]
 
 
 def spend(scope: Any, cost: int) -> None:
     """Take what a request costs beyond the 1 that the gate took; raises `TooManyRequests`."""
-    account: Account | None = scope.get(ACCOUNT)
+    spend_reads(scope.get(ACCOUNT), cost)
+
+
+def spend_reads(account: Account | None, cost: int) -> None:
+    """The same of an account, which outlives the scope of a socket."""
     if account is not None and cost > 0:
         account.spend(cost)
 
@@ -133,6 +164,10 @@ def who(scope: Any) -> str:
     """Whose share a request uses: its key's, or its network client's."""
     grant = scope.get(GRANT)
     return f"key {grant.key_id}" if grant is not None and grant.key_id else str(scope[CLIENT])
+
+
+def _nothing() -> None:
+    pass
 
 
 def _budget_of(scope: Any) -> str | None:

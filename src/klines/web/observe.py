@@ -1,17 +1,18 @@
 """The outermost layer of the application: every request has an id, is measured, and is logged where that is wanted.
 
 `X-Request-ID` is the client's where it is `[A-Za-z0-9._-]{1,64}`, else made here; it is on every answer and on refused
-upgrades, and in every line that is logged meanwhile. Of an address only its template is told, never its query; a
-request that no route saw, because none has its address or because it was refused before, is `unknown`.
-A WebSocket is measured by its opening and its close, and logged in one line at its end.
+upgrades, and in every line that is logged meanwhile. Of an address only its template is told, never its query; one that
+is no route's is `unknown`. A WebSocket is measured by its opening and its close, and logged in one line at its end.
+What the server's protocols refuse before there is a request counts too, by its code: they find the `edge` here.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import time
-from secrets import token_hex
+from collections.abc import Callable
+from functools import partial
+from http import HTTPStatus
 from typing import Any, Literal
 
 from litestar.types import ASGIApp, Receive, Send
@@ -19,50 +20,72 @@ from uvicorn.protocols.utils import ClientDisconnected
 
 from klines import logs, tracing
 from klines.metrics.instruments import METHODS, OTHER, Instruments
-from klines.web.connection import EXTENSION
+from klines.web.access_log import AccessLog, Who, who_sent
+from klines.web.connection import EXTENSION, Connection
+from klines.web.edge import SEEN, Refused, request_id
+from klines.web.gate import ROUTE
 from klines.web.problem import Problem, refuse
+from klines.web.starting import lifespan_in_words
 
 UNKNOWN = "unknown"
-MAX_LINES = 20
 OUR_FAULT = Problem(title="Internal error", status=500, detail="something went wrong on our side", code="internal")
 
 # Closes that are not the client's doing, nor a restart.
 FAILED_CLOSES = frozenset({1011, 4008, 4500})
 
-access = logging.getLogger("klines.requests")
 logger = logging.getLogger("klines.web")
 
-_SEEN = "klines.seen"
-_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _NATIVE = {"klines": "/ws/klines/{token}/{interval}", "transactions": "/ws/transactions/{token}"}
 
 
-def observed(app: ASGIApp, instruments: Instruments, log: Literal["off", "errors", "all"]) -> ASGIApp:
-    """Wrap the whole application."""
-    lines = _Lines(log)
+Share = Callable[[str], str | None]
 
-    async def observe(scope: Any, receive: Receive, send: Send) -> None:
+
+class Observed:
+    """Wraps the whole application; `share` says whose share of the connections a peer's address uses, if anybody's."""
+
+    def __init__(
+        self, app: ASGIApp, instruments: Instruments, log: Literal["off", "errors", "all"], share: Share
+    ) -> None:
+        self._app = app
+        self._instruments = instruments
+        self._lines = AccessLog(log)
+        self.edge = _Edge(share, instruments, self._lines)
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """One request or socket, or the lifespan."""
         if scope["type"] == "lifespan":
-            await app(scope, receive, send)
+            await lifespan_in_words(self._app, scope, receive, send)
             return
-        seen = scope[_SEEN] = _Seen(scope, send)
+        seen = scope[SEEN] = _Seen(scope, send)
         mark = logs.request_id.set(seen.id)
         try:
             if seen.upgrade:
-                await _socket(app, scope, receive, seen, instruments, lines)
+                await _socket(self._app, scope, receive, seen, self._instruments, self._lines)
             else:
-                await _request(app, scope, receive, seen, instruments, lines)
+                await _request(self._app, scope, receive, seen, self._instruments, self._lines)
         finally:
             logs.request_id.reset(mark)
 
-    return observe
+
+class _Edge:
+    def __init__(self, share: Share, instruments: Instruments, lines: AccessLog) -> None:
+        self.share = share
+        self._instruments = instruments
+        self._lines = lines
+
+    def refused(self, refused: Refused) -> None:
+        self._instruments.turned_away("server", refused.code)
+        if self._lines.wanted(failed=refused.status >= HTTPStatus.INTERNAL_SERVER_ERROR):
+            who = Who(refused.peer, None)
+            self._lines.tell("refused", refused.id, who, status=refused.status, code=refused.code)
 
 
 def routed(app: ASGIApp) -> ASGIApp:
     """Middleware of the framework: tells `observed` which route it found, whoever copied the scope in between."""
 
     async def told(scope: Any, receive: Receive, send: Send) -> None:
-        scope[_SEEN].route = scope["path_template"]
+        scope[SEEN].route = scope["path_template"]
         await app(scope, receive, send)
 
     return told
@@ -75,7 +98,7 @@ class _Seen:
 
     def __init__(self, scope: Any, send: Send) -> None:
         self.began = time.perf_counter()
-        self.id = _id_of(scope["headers"])
+        self.id = request_id(scope["headers"])
         self.upgrade = scope["type"] == "websocket"
         self.send: Any = send
         self.route = UNKNOWN
@@ -101,7 +124,7 @@ class _Seen:
 
 
 async def _request(
-    app: ASGIApp, scope: Any, receive: Receive, seen: _Seen, instruments: Instruments, lines: _Lines
+    app: ASGIApp, scope: Any, receive: Receive, seen: _Seen, instruments: Instruments, lines: AccessLog
 ) -> None:
     method = scope["method"] if scope["method"] in METHODS else OTHER
     with instruments.serving(), tracing.serving(method, scope["headers"]) as span:
@@ -113,14 +136,16 @@ async def _request(
                 await refuse(OUR_FAULT, {}, seen.pass_on, upgrade=False)
         finally:
             seconds, status = seen.seconds, seen.status or 499
-            span.answered(f"{method} {seen.route}", seen.route, status)
-            instruments.served(seen.route, method, status, seconds, seen.sent)
+            route = scope.get(ROUTE, seen.route)
+            span.answered(f"{method} {route}", route, status)
+            instruments.served(route, method, status, seconds, seen.sent)
             if lines.wanted(failed=status >= 500):
                 lines.tell(
                     "request",
-                    scope,
+                    seen.id,
+                    who_sent(scope),
                     method=method,
-                    route=seen.route,
+                    route=route,
                     status=status,
                     ms=round(seconds * 1000, 1),
                     bytes=seen.sent,
@@ -128,9 +153,10 @@ async def _request(
 
 
 async def _socket(
-    app: ASGIApp, scope: Any, receive: Receive, seen: _Seen, instruments: Instruments, lines: _Lines
+    app: ASGIApp, scope: Any, receive: Receive, seen: _Seen, instruments: Instruments, lines: AccessLog
 ) -> None:
     kind, route = _stream_of(scope["path"])
+    connection: Connection | None = scope.get("extensions", {}).get(EXTENSION, {}).get("connection")
     code = 4500
     try:
         await app(scope, receive, _opening(seen, instruments, kind))
@@ -138,7 +164,14 @@ async def _socket(
     except ClientDisconnected:
         code = 1006
     finally:
-        _ended(scope, seen, instruments, lines, kind, route, code)
+        if not seen.accepted:
+            _not_opened(scope, seen, instruments, lines, kind, route, code, connection)
+        else:
+            ended = partial(_ended, _Opened(seen, kind, route, who_sent(scope)), instruments, lines, connection, code)
+            if connection is not None and connection.outlives:
+                connection.outlive(ended)
+            else:
+                ended()
 
 
 def _opening(seen: _Seen, instruments: Instruments, kind: str) -> Send:
@@ -150,61 +183,36 @@ def _opening(seen: _Seen, instruments: Instruments, kind: str) -> Send:
     return send
 
 
-def _ended(scope: Any, seen: _Seen, instruments: Instruments, lines: _Lines, kind: str, route: str, code: int) -> None:
-    connection = scope.get("extensions", {}).get(EXTENSION, {}).get("connection")
-    if not seen.accepted:
-        status = seen.status or 500
-        instruments.refused(kind, status)
-        if lines.wanted(failed=status == 500):
-            lines.tell("upgrade refused", scope, route=route, status=status)
-        return
+def _not_opened(
+    scope: Any, seen: _Seen, instruments: Instruments, lines: AccessLog, kind: str, route: str, code: int,
+    connection: Connection | None,
+) -> None:  # fmt: skip
+    status = seen.status or (connection.refused if connection else 0) or (499 if code == 1006 else 500)
+    instruments.refused(kind, status)
+    if lines.wanted(failed=status == HTTPStatus.INTERNAL_SERVER_ERROR):
+        lines.tell("upgrade refused", seen.id, who_sent(scope), route=route, status=status)
+
+
+class _Opened:
+    """What is kept of a socket while it is open: little."""
+
+    __slots__ = ("began", "id", "kind", "route", "who")
+
+    def __init__(self, seen: _Seen, kind: str, route: str, who: Who) -> None:
+        self.began, self.id = seen.began, seen.id
+        self.kind, self.route, self.who = kind, route, who
+
+
+def _ended(
+    opened: _Opened, instruments: Instruments, lines: AccessLog, connection: Connection | None, code: int
+) -> None:
     frames, sent = (connection.sent_frames, connection.sent_bytes) if connection else (0, 0)
     code = (connection and connection.ended) or code
-    instruments.closed(kind, code)
+    instruments.closed(opened.kind, code)
     if lines.wanted(failed=code in FAILED_CLOSES):
-        lines.tell(
-            "socket closed", scope, route=route, code=code, seconds=round(seen.seconds, 1), frames=frames, bytes=sent
-        )
-
-
-class _Lines:
-    """The access log: all, or what failed, and of that not more than anybody can read."""
-
-    def __init__(self, log: str) -> None:
-        self._log = log
-        self._second = 0
-        self._told = self._left_out = 0
-
-    def wanted(self, *, failed: bool) -> bool:
-        """Whether a line is to be written."""
-        if self._log != "errors":
-            return self._log == "all"
-        if not failed:
-            return False
-        second = int(time.monotonic())
-        if second != self._second:
-            if self._left_out:
-                access.warning("%d more that failed were left out of this log", self._left_out)
-            self._second, self._told, self._left_out = second, 0, 0
-        self._told += 1
-        self._left_out += self._told > MAX_LINES
-        return self._told <= MAX_LINES
-
-    def tell(self, what: str, scope: Any, **fields: str | float) -> None:
-        """One line; its fields are fields of JSON too."""
-        grant = scope.get("klines.grant")
-        fields["client"] = str(scope.get("klines.client") or (scope.get("client") or ("",))[0])
-        if grant is not None and grant.key_id:
-            fields["key"] = grant.key_id
-        told = " ".join(f"{name}={value}" for name, value in fields.items())
-        access.info("%s %s", what, told, extra={"event": what, **fields})
-
-
-def _id_of(headers: list[tuple[bytes, bytes]]) -> str:
-    for name, value in headers:
-        if name == b"x-request-id" and _ID.fullmatch(value):
-            return value.decode("ascii")
-    return token_hex(8)
+        seconds = round(time.perf_counter() - opened.began, 1)
+        told: dict[str, str | float] = {"route": opened.route, "code": code, "seconds": seconds}
+        lines.tell("socket closed", opened.id, opened.who, **told, frames=frames, bytes=sent)
 
 
 def _stream_of(path: str) -> tuple[str, str]:

@@ -8,7 +8,6 @@ list are told that they may (CORS, the Fetch standard), each by name and never w
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from klines.errors import Forbidden, echo
@@ -30,15 +29,13 @@ _ALLOWS = [
     (b"access-control-max-age", REMEMBERED_SECONDS.encode()),
 ]
 _OWN_PORTS = {"http": ":80", "https": ":443"}
-_LOOPBACK = re.compile(r"(localhost|([a-z0-9-]+\.)+localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]+)?")
 
 
 class Origins:
-    """The rule. `loopback`: the service listens for this machine only, so that its own pages have a name of it."""
+    """The rule. A page is the service's own if it has the name in `Host`, which `klines.web.hosts` has checked."""
 
-    def __init__(self, allowed: str, *, loopback: bool) -> None:
+    def __init__(self, allowed: str) -> None:
         self._allowed = origins(allowed)
-        self._loopback = loopback
 
     @property
     def any(self) -> bool:
@@ -82,9 +79,6 @@ class Origins:
         if port is None or not hosts:
             return False
         host = hosts[0].lower()
-        if self._loopback and _LOOPBACK.fullmatch(host) is None:
-            # A stranger's name that leads here: its page would pass for ours.
-            return False
         return place == host or place == host.removesuffix(port)
 
 

@@ -31,6 +31,8 @@ class Probe:
         """The state of the database; raises `Unavailable`, in time."""
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask(), name="probe of the database")
+            # Nobody may be left to take what comes of it.
+            self._asking.add_done_callback(lambda done: done.cancelled() or done.exception())
         asking = self._asking
         # Left alone when it takes longer: whoever asks next may find it done, or waits for the same one.
         await asyncio.wait({asking}, timeout=CHECK_SECONDS)

@@ -1,7 +1,7 @@
 """`/ws/klines/{token_symbol}/{interval}` and `/ws/transactions/{token_symbol}`: live streams; the rest is Binance's.
 
 A stream begins before the upgrade, so that whatever stands against it is an HTTP answer with a problem as its body.
-After the upgrade the hub writes to the connection; this only waits for its end.
+After the upgrade the hub writes to the connection, which outlives its request: nobody waits for its end.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 from urllib.parse import unquote
@@ -21,13 +21,13 @@ from uvicorn.protocols.utils import ClientDisconnected
 from klines.cursor import Stream, parse_cursor
 from klines.errors import BadRequest, KlinesError, NotFound, TooManyRequests, Unavailable, UpgradeRequired, echo
 from klines.hub import RESTART, TOO_SLOW, Subscriber
-from klines.interval import parse_live_interval
+from klines.interval import Width, parse_live_interval
 from klines.relay.opening import Ask, Opening
 from klines.web.access import Access
 from klines.web.binance.streams import address as streams
 from klines.web.connection import EXTENSION, Connection
 from klines.web.klines import refuse_costly
-from klines.web.limits import who
+from klines.web.limits import READS, Weigh, page_weight, spend_reads, who
 from klines.web.parameters import integer, read, words
 from klines.web.problem import RETRY_SECONDS, refuse, told
 from klines.web.services import Services
@@ -35,7 +35,9 @@ from klines.web.services import Services
 MAX_HISTORY = 1000
 MAX_CURSOR = 128
 CATCH_UP_SECONDS = 10.0
-Serve = Callable[[Connection, Receive, Send], Awaitable[None]]
+Leave = Callable[[], None]
+# What is to be done at the end of a connection that goes on; None: it has ended.
+Serve = Callable[[Connection, Receive, Send], Awaitable[Leave | None]]
 ACCEPT: Any = {"type": "websocket.accept"}
 
 _NATIVE = (["ws", "klines"], ["ws", "transactions"])
@@ -60,8 +62,12 @@ async def sockets(scope: Any, receive: Receive, send: Send) -> None:
             raise UpgradeRequired("this address speaks WebSocket", code="upgrade_required")
         connection: Connection = scope["extensions"][EXTENSION]["connection"]
         access: Access = scope["litestar_app"].state.access
-        with access.holding(scope["klines.grant"], connection), places.taken(who(scope)):
-            await serve(connection, receive, send)
+        with ExitStack() as held:
+            held.enter_context(access.holding(scope["klines.grant"], connection))
+            held.enter_context(places.taken(who(scope)))
+            if leave := await serve(connection, receive, send):
+                held.callback(leave)
+                connection.outlive(held.pop_all().close)
     except KlinesError as error:
         problem, headers = told(error)
         await refuse(problem, headers, send, upgrade=upgrade)
@@ -95,15 +101,13 @@ class Places:
 
 
 async def _serve(
-    asked: list[str], query: bytes, services: Services, connection: Connection, receive: Receive, send: Send
-) -> None:
-    subscriber = await _begun(connection, await _asked(asked, query, services), send, services)
-    try:
-        while (await receive())["type"] != "websocket.disconnect":
-            pass
-    finally:
-        if subscriber is not None:
-            services.hub.leave(subscriber)
+    asked: list[str], query: bytes, services: Services, weigh: Weigh,
+    connection: Connection, receive: Receive, send: Send,
+) -> Leave | None:  # fmt: skip
+    await receive()
+    ask = await _asked(asked, query, services, weigh)
+    subscriber = await _begun(connection, ask, send, services)
+    return None if subscriber is None else partial(services.hub.leave, subscriber)
 
 
 async def _begun(connection: Connection, ask: Ask, send: Send, services: Services) -> Subscriber | None:
@@ -141,19 +145,22 @@ def _route(scope: Any) -> Serve:
     path = scope["raw_path"].decode("ascii")
     state = scope["litestar_app"].state
     _, *parts = (unquote(part) for part in path.split("/"))
+    weigh = partial(spend_reads, scope.get(READS))
     if parts[:2] not in _NATIVE:
         address = streams.parse(parts, scope["query_string"])
-        return partial(streams.serve, address, state.binance_streams)
+        return partial(streams.serve, address, state.binance_streams, weigh)
     if (parts[1], len(parts)) in {("klines", 4), ("transactions", 3)}:
-        return partial(_serve, parts[1:], scope["query_string"], state.services)
+        return partial(_serve, parts[1:], scope["query_string"], state.services, weigh)
     raise NotFound(f"no stream at {echo(path)}", code="route_unknown")
 
 
-async def _asked(asked: list[str], query: bytes, services: Services) -> Ask:
+async def _asked(asked: list[str], query: bytes, services: Services, weigh: Weigh) -> Ask:
     """What an address and its query ask for; raises what stands against it."""
     kind, *rest = asked
     history, cursor = read(query, RULES[kind]).values()
     seconds = _seconds(rest[1], history) if kind == "klines" else 0
+    # The page that REST gives; the upgrade was the first 1 of it.
+    weigh(page_weight(history, Width(seconds).parts if seconds else 1) - 1)
     symbol, token_id = await services.find(rest[0])
     stream = Stream(token_id, seconds)
     return Ask(stream, symbol, history, parse_cursor(cursor, stream) if cursor else None)

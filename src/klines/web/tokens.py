@@ -14,7 +14,7 @@ from klines.models import Token, TokenFacts
 from klines.queries import tokens
 from klines.symbol import canonical_symbol
 from klines.web.body import JSON, read_body
-from klines.web.limits import spend
+from klines.web.limits import ALL_TOKENS, spend
 from klines.web.parameters import choice, documented, integer, read, words
 from klines.web.schemas import TokensAnswer
 from klines.web.services import Given, Incoming, Services
@@ -43,7 +43,9 @@ _facts = msgspec.json.Decoder(TokenFacts)
 async def get_tokens(request: Incoming, services: Given) -> Response[TokensAnswer]:
     """Tokens that match, sorted."""
     query = read(request.scope["query_string"], RULES)
-    spend(request.scope, query["limit"] // TOKENS_PER_WEIGHT)
+    # What sorts by the last 24 hours reads those of every token, however few are wanted.
+    of_all = 0 if query["sort"] in tokens.BY_NAME else ALL_TOKENS
+    spend(request.scope, of_all + query["limit"] // TOKENS_PER_WEIGHT)
     async with reading(services.engine) as connection:
         rows = await tokens.listing(connection, services.now(), **query)
     return Response(TokensAnswer(rows), headers={"Cache-Control": "no-store"})

@@ -19,11 +19,14 @@ from klines.web.binance import query
 from klines.web.binance.answer import answer, unit_of
 from klines.web.binance.refusal import combination
 from klines.web.binance.tickers import asked, known
+from klines.web.binance.weight import weigh
+from klines.web.limits import ALL_TOKENS
 from klines.web.services import Given, Incoming
 
 # ISO 4217: no currency is involved.
 NO_CURRENCY = "XXX"
 SEPARATORS = "-:_"
+EXCHANGE_WEIGHT = 20
 DEFAULT_DECIMALS = 8
 MAX_DECIMALS = 18
 # Binance's own least; more only where a price has them, as some clients drop symbols with finer ticks.
@@ -73,7 +76,7 @@ async def get_time(request: Incoming, services: Given) -> Response[bytes]:
     return answer({"serverTime": unit_of(request).of_us(to_us(services.now()))})
 
 
-@get("/exchangeInfo", opt={"weight": 20})
+@get("/exchangeInfo", opt={"weight": EXCHANGE_WEIGHT})
 async def get_exchange_info(request: Incoming, services: Given) -> Response[bytes]:
     """The tokens asked for, or the 1,000 that were traded last, with the decimals their prices have now, at least 8."""
     values = query.read(request.scope["query_string"], RULES)
@@ -83,6 +86,7 @@ async def get_exchange_info(request: Incoming, services: Given) -> Response[byte
     wanted = (
         PERMISSION in values.get("permissions", [PERMISSION]) and values.get("symbolStatus", "TRADING") == "TRADING"
     )
+    weigh(request, EXCHANGE_WEIGHT if symbols is not None else ALL_TOKENS)
     async with reading(services.engine) as connection:
         rows = known(await listed(connection, symbols), symbols)
     sets = [[PERMISSION]] if values.get("showPermissionSets", "true") == "true" else []

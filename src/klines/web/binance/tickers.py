@@ -20,6 +20,7 @@ from klines.web.binance import query
 from klines.web.binance.answer import answer, average, unit_of
 from klines.web.binance.refusal import STATUS_MISMATCH, Refusal, combination, unknown_symbol
 from klines.web.binance.weight import weigh
+from klines.web.limits import ALL_TOKENS
 from klines.web.services import Given, Incoming
 
 RULES: query.Rules = {
@@ -79,7 +80,7 @@ async def _last(request: Incoming, services: Given, show: Callable[[Listed], dic
     unit_of(request)
     values = query.read(request.scope["query_string"], RULES)
     symbols = asked(values)
-    weigh(request, 2 if "symbol" in values else 4)
+    weigh(request, 2 if "symbol" in values else 4 if symbols is not None else ALL_TOKENS)
     async with reading(services.engine) as connection:
         rows = known(await listed(connection, symbols), symbols)
     return _answer(values, rows, show)

@@ -19,11 +19,13 @@ from klines.exact import MAX_DECIMALS, MAX_INTEGER_DIGITS, fixed
 from klines.models import Token
 from klines.queries import tokens
 from klines.symbol import canonical_symbol
+from klines.web.limits import spend
 from klines.web.services import Given, Incoming
 from klines.web.udf.answers import HEADERS, UNKNOWN_SYMBOL, answer, number
 from klines.web.udf.query import EXCHANGE, Query, spellings
 
 MAX_QUOTES = 100
+QUOTES_PER_WEIGHT = 5
 MAX_TEXT = 8 * 1024
 
 
@@ -39,6 +41,7 @@ async def get_quotes(request: Incoming, services: Given) -> Response[bytes]:
     names = [name for name in Query(request).required("symbols", MAX_TEXT).split(",") if name]
     if len(names) > MAX_QUOTES:
         raise BadRequest(f"symbols: at most {MAX_QUOTES} at once", code="symbols_invalid")
+    spend(request.scope, len(names) // QUOTES_PER_WEIGHT)
     wanted = {name: list(_symbols(name)) for name in names}
     async with reading(services.engine) as connection:
         symbols = {symbol for candidates in wanted.values() for symbol in candidates}

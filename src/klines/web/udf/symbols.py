@@ -16,6 +16,7 @@ from klines.errors import BadRequest
 from klines.models import Token
 from klines.precision import price_decimals
 from klines.queries import search
+from klines.web.limits import spend
 from klines.web.services import Given, Incoming
 from klines.web.udf.answers import answer
 from klines.web.udf.query import EXCHANGE, PREFIX, Query, read_token, without_prefix
@@ -27,6 +28,7 @@ MAX_PRICE_DECIMALS = 16
 MAX_VOLUME_DECIMALS = 8
 FOUND = 30
 MAX_FOUND = 1000
+FOUND_PER_WEIGHT = 50
 
 CONFIG = {
     "supports_search": True,
@@ -87,6 +89,7 @@ async def get_search(request: Incoming, services: Given) -> Response[bytes]:
     wanted, limit = without_prefix(query.text("query")), query.count("limit", MAX_FOUND)
     if limit is None and query.text("limit"):
         raise BadRequest("limit: must be at least 1", code="limit_invalid")
+    spend(request.scope, (limit or FOUND) // FOUND_PER_WEIGHT)
     if query.text("type") not in {"", TYPE} or query.text("exchange").upper() not in {"", EXCHANGE}:
         return answer([])
     async with reading(services.engine) as connection:

@@ -13,6 +13,7 @@ from klines.web.binance.streams.batch import MICROSECONDS, MILLISECONDS
 from klines.web.binance.streams.market import Market
 from klines.web.binance.streams.session import Session
 from klines.web.connection import Connection
+from klines.web.limits import Weigh
 from klines.web.parameters import choice, read, words
 
 MAX_NAMES = 8 * 1024
@@ -50,9 +51,11 @@ def parse(path: Sequence[str], query: bytes) -> Address:
     return Address(names, combined, _UNITS[given["timeUnit"].lower()])
 
 
-async def serve(address: Address, market: Market, connection: Connection, receive: Any, send: Any) -> None:
-    """Upgrade, and serve the connection to its end; raises what stands against the upgrade."""
-    session = Session(market, connection, combined=address.combined, per_ms=address.per_ms)
+async def serve(
+    address: Address, market: Market, weigh: Weigh, connection: Connection, receive: Any, send: Any
+) -> None:
+    """Upgrade, and serve the connection to its end; raises what stands against the upgrade. Each stream weighs 1."""
+    session = Session(market, connection, weigh, combined=address.combined, per_ms=address.per_ms)
     try:
         session.join(await _begun(session, address, connection, send))
         allowance = Allowance(connection.loop.time())

@@ -19,6 +19,7 @@ INVALID_REQUEST: Final = 2
 INVALID_JSON: Final = 3
 # Of Binance's general codes: clients know it as one to try again after.
 TRY_AGAIN: Final = -1001
+TOO_MANY_REQUESTS: Final = -1003
 
 MAX_ID_LENGTH = 36
 METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")

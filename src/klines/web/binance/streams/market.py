@@ -31,6 +31,8 @@ SWEEP_SECONDS = 0.5
 RETRY_SECONDS = 0.5
 PAUSE_SECONDS = 0.02
 REOPENED_AT_ONCE = 16
+# Of all connections, in the order of asking: none asks for more than a few at once (`session.OPENED_AT_ONCE`).
+CLAIMED_AT_ONCE = 16
 
 logger = logging.getLogger("klines.web")
 Find = Callable[[str], Awaitable[tuple[str, int]]]
@@ -63,11 +65,16 @@ class Market:
         self._widths: dict[int, dict[Source, None]] = {}
         self._stirred: dict[Source, None] = {}
         self._begun: dict[int, int] = {}
+        self._places = asyncio.Semaphore(CLAIMED_AT_ONCE)
         self._work = asyncio.Event()
         self._closings = asyncio.Event()
 
     async def claim(self, name: Name) -> Claim:
-        """Hold a stream until `release`; raises `UnknownToken`, `Unavailable`."""
+        """Hold a stream until `release`; raises `UnknownToken`, `Unavailable`. Waits its turn among all that claim."""
+        async with self._places:
+            return await self._claim(name)
+
+    async def _claim(self, name: Name) -> Claim:
         symbol, token_id = await self._token(name.symbol) if name.symbol else ("", None)
         if name.kind in OF_DAYS:
             watchers = self._tickers.watchers(name.kind, token_id, symbol)

@@ -10,15 +10,16 @@ import asyncio
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from klines.errors import BadRequest, KlinesError, Unavailable
+from klines.errors import BadRequest, KlinesError, TooManyRequests, Unavailable
 from klines.hub import RESTART
 from klines.relay.messages import framed
 from klines.web.binance.streams import control
 from klines.web.binance.streams.batch import Batch
-from klines.web.binance.streams.control import INVALID_REQUEST, TRY_AGAIN, Refused, Request
+from klines.web.binance.streams.control import INVALID_REQUEST, TOO_MANY_REQUESTS, TRY_AGAIN, Refused, Request
 from klines.web.binance.streams.market import Claim, Market
 from klines.web.binance.streams.names import Name, parse_name
 from klines.web.connection import Connection
+from klines.web.limits import Weigh
 
 MAX_STREAMS = 1024
 # Without any stream that opens, and in all.
@@ -30,8 +31,9 @@ OPENED_AT_ONCE = 8
 class Session:
     """`combined` wraps events with the name of their stream; `per_ms` units of time are in a millisecond."""
 
-    def __init__(self, market: Market, connection: Connection, *, combined: bool, per_ms: int) -> None:
+    def __init__(self, market: Market, connection: Connection, weigh: Weigh, *, combined: bool, per_ms: int) -> None:
         self._market = market
+        self._weigh = weigh
         self._connection = connection
         self._combined = combined
         self._per_ms = per_ms
@@ -58,6 +60,7 @@ class Session:
         missing = [name for name in reversed(wanted) if name not in self._held]
         if len(self._held) + len(missing) > MAX_STREAMS:
             raise BadRequest(f"at most {MAX_STREAMS} streams on a connection", code="streams_exhausted")
+        self._weigh(len(missing))
         claims: dict[Name, tuple[str, Claim]] = {}
         queue = iter(missing)
 
@@ -109,8 +112,7 @@ class Session:
                 for name in [parse_name(text) for text in request.names]:
                     self._drop(name)
         except KlinesError as error:
-            number = TRY_AGAIN if isinstance(error, Unavailable) else INVALID_REQUEST
-            raise Refused(number, error.detail, request.id) from None
+            raise Refused(_number(error), error.detail, request.id) from None
         self._say(control.result(self._result(request), request.id))
         self.join(claims)
 
@@ -131,6 +133,12 @@ class Session:
 
     def _say(self, answer: bytes) -> None:
         self.subscriber.put(framed(answer))
+
+
+def _number(error: KlinesError) -> int:
+    if isinstance(error, TooManyRequests):
+        return TOO_MANY_REQUESTS
+    return TRY_AGAIN if isinstance(error, Unavailable) else INVALID_REQUEST
 
 
 async def _all(work: Any, count: int) -> None:
