@@ -2,7 +2,8 @@
 
 Failures of the connection in a row, beside which nobody was answered, open it; a statement that is refused, busy or
 cancelled is none. Open, it refuses at once, and lets one caller at a time try whether the database is back, at growing
-intervals. The first success closes it, whoever had it. The clock and the chance are given, so that every course can be played through.
+intervals. The first success closes it, whoever had it. The clock and the chance are given, so that every course can be
+played through.
 """
 
 from __future__ import annotations

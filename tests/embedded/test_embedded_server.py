@@ -209,8 +209,9 @@ def test_nobody_is_trusted(data_dir: Path) -> None:
     with EmbeddedServer(data_dir) as server:
         rules = ask(server, "SELECT type, address, auth_method, error FROM pg_hba_file_rules ORDER BY 1, 2")
         assert rules == ["host|127.0.0.1|scram-sha-256|", "local||peer|", "local||peer|"]
-        mapped = ask(server, "SELECT sys_name, pg_username FROM pg_ident_file_mappings ORDER BY 1")
-        assert mapped == sorted(f"{name}|klines" for name in {our_account().name, server_account().name})
+        mapped = ask(server, "SELECT sys_name, pg_username FROM pg_ident_file_mappings ORDER BY 1, 2")
+        administrators = [f"{name}|klines" for name in {our_account().name, server_account().name}]
+        assert mapped == sorted([*administrators, f"{our_account().name}|klines_service"])
         assert ask(server, "SHOW listen_addresses") == [""]
         assert psutil.Process(postmaster_of(data_dir).pid).net_connections("inet") == []
 

@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
 from klines.credential import new_key, new_ticket
+from klines.interval import CUSTOMARY, Width
 from klines.web.limits import MAX_AT_ONCE, page_weight
 from tests.access.keys import TICKETS, made
 from tests.limits.attackers import statements
@@ -193,8 +194,7 @@ async def test_streams_weigh_what_is_read_for_them(plain: Database) -> None:
         page = "/ws/klines/PEPE/59s?history=300"
         assert [await upgrade(those, stack, path=page) for _ in range(2)] == [(101, ""), (429, "rate_limited")]
         assert await upgrade(those, stack, path="/ws/klines/PEPE/59s") == (101, "")
-        widths = "1s 5s 10s 15s 30s 1m 3m 5m 10m 15m 30m 45m 90m 1h 2h 3h 4h 6h 8h 12h 1d 2d 3d 1w".split()
-        names = [f"pepe@kline_{width}" for width in widths]
+        names = [f"pepe@kline_{Width(seconds).name}" for seconds in sorted(CUSTOMARY)]
         assert await upgrade(those, stack, path=f"/stream?streams={'/'.join(names)}") == (429, "rate_limited")
         target = address_of(those.service, "/ws")
         async with connect(target, proxy=None, additional_headers=fields(ELSEWHERE)) as socket:

@@ -332,17 +332,16 @@ async def test_only_a_connection_that_stood_forgets_the_failures_before_it(monke
     assert retry._seconds == 0.001
 
 
-async def test_a_server_that_fails_the_probe_is_tried_again(plain: Database, psql: asyncpg.Connection[Any]) -> None:
+async def test_a_server_that_fails_the_probe_is_tried_again(
+    plain: Database, psql: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As one does whose queue of notifications is full."""
-    await psql.execute(
-        "CREATE FUNCTION public.pg_notify(text, text) RETURNS void LANGUAGE plpgsql"
-        " AS $$ BEGIN RAISE EXCEPTION 'too many notifications' USING ERRCODE = '54000'; END $$"
-    )
-    await psql.execute(f"ALTER DATABASE {plain.name} SET search_path = public, pg_catalog")
+    probed = "CREATE OR REPLACE FUNCTION public.probed(text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN {} END $$"
+    monkeypatch.setattr(listener, "_PROBE", "SELECT public.probed($1)")
+    await psql.execute(probed.format("RAISE EXCEPTION 'too many notifications' USING ERRCODE = '54000';"))
     async with hearing(plain.url, **QUICK) as ear:
         assert [await ear.next() for _ in range(4)] == [Resumed(), Silenced()] * 2
-        await psql.execute(f"ALTER DATABASE {plain.name} RESET search_path")
-        await psql.execute("DROP FUNCTION public.pg_notify(text, text)")
+        await psql.execute(probed.format("PERFORM pg_notify($1, '');"))
         while await ear.next() != Resumed():
             pass
         await notify(psql, "1")

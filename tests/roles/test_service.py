@@ -101,3 +101,14 @@ def test_it_makes_and_ends_no_keys(prepared: Database, member: Database) -> None
 @pytest.mark.parametrize("who", ["analyst", "service"])
 def test_it_lets_nobody_in(member: Database, who: str) -> None:
     assert "only an administrator can" in refused("db", who, DATABASE_URL=member.url)
+
+
+async def test_a_login_that_may_more_is_told(
+    prepared: Database, member: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    for database, told in ((member, False), (prepared, True)):
+        caplog.clear()
+        async with serving(settings(database)):
+            assert ("is a superuser" in caplog.text) is told
+        status = await asyncio.to_thread(said, "db", "status", DATABASE_URL=database.url)
+        assert ("is a superuser: let services log in as klines_service" in status) is told

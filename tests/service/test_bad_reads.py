@@ -180,7 +180,11 @@ HEADS: list[tuple[bytes, int, str]] = [
     (b"POST /api/v1/trades HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n", 400, ""),
     (b"POST /api/v1/trades HTTP/1.1\r\nHost: localhost\r\nContent-Length: +5\r\n", 400, ""),
     (b"POST /api/v1/trades HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nContent-Length: 3\r\n", 400, ""),
-    (b"POST /api/v1/trades HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n", 400, ""),
+    (
+        b"POST /api/v1/trades HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n",
+        400,
+        "",
+    ),
 ]
 
 
