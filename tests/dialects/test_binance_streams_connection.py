@@ -11,6 +11,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.frames import Frame, Opcode
 
+from klines.web import inward
 from klines.web.connection import EXTENSION
 from klines.web.inward import MAX_AT_ONCE
 from tests.application import serving_app
@@ -150,7 +151,10 @@ def test_who_goes_while_messages_wait_is_missed(run: Run[None]) -> None:
 
 
 @pytest.mark.parametrize("pieces", [1000, 60_000])
-def test_pieces_of_nothing_take_nothing(run: Run[None], pieces: int) -> None:
+def test_pieces_of_nothing_take_nothing(run: Run[None], pieces: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # So many are refused otherwise: what they would take is asked all the same.
+    monkeypatch.setattr(inward, "MAX_CHATTER", 10**9)
+
     async def body() -> None:
         async with hearing() as (app, url), heard(app, url) as (client, connection, receive):
             empty = Frame(Opcode.CONT, b"", fin=False).serialize(mask=True)
