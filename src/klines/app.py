@@ -39,14 +39,15 @@ from klines.retention import keep_days, sweep_tape
 from klines.settings import Settings, read_settings
 from klines.sole import Sole, kept_running
 from klines.watch import end_long_sessions
-from klines.web import binance, health, klines, observe, page, problem, socket, tickets, tokens, trades, udf
+from klines.web import binance, health, klines, observe, page, problem, socket, tokens, trades, udf
 from klines.web import metrics as scraped
-from klines.web.access import open_access
+from klines.web.admission import tickets
+from klines.web.admission.access import open_access
+from klines.web.admission.gate import gate
+from klines.web.admission.intake import Intake
 from klines.web.binance.streams.market import open_market
 from klines.web.binance.streams.tickers import Tickers
 from klines.web.document import Document
-from klines.web.gate import gate
-from klines.web.intake import Intake
 from klines.web.leaving import noticed
 from klines.web.probe import open_probe
 from klines.web.services import Services

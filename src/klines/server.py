@@ -30,9 +30,9 @@ from uvicorn.supervisors.multiprocess import Process
 
 from klines.app import create_from_environment
 from klines.errors import CannotStart
-from klines.web.connection import Connection
-from klines.web.http import Http
-from klines.web.room import OTHER_FILES, open_files
+from klines.web.transport.connection import Connection
+from klines.web.transport.http import Http
+from klines.web.transport.room import OTHER_FILES, open_files
 
 GRACE_SECONDS = 5
 """Connections are aborted a second before (`Connection.DRAIN`), so that the application still closes in order."""
@@ -83,7 +83,7 @@ def config(app: ASGIApp | Callable[[], ASGIApp] | str, **changes: Any) -> uvicor
         "ws_ping_interval": 20.0,
         "ws_ping_timeout": 20.0,
         "timeout_keep_alive": KEEP_ALIVE_SECONDS,
-        # Its default believes what programs of this machine say of their clients; see `klines.web.client`.
+        # Its default believes what programs of this machine say of their clients; see `klines.web.admission.client`.
         "proxy_headers": False,
         "lifespan": "on",
         "log_config": None,

@@ -15,7 +15,7 @@ from litestar.routes import HTTPRoute
 from klines.app import create_app
 from klines.credential import SCOPES, SECRET_LENGTH, _checked, new_key
 from klines.settings import Settings
-from klines.web.access import Authority, needed
+from klines.web.admission.access import Authority, needed
 from tests.access.keys import BODY, READ, STREAM, WRITE, bearer, execute, guarded, made, refused, socket
 from tests.application import settings_for
 from tests.live.test_refusals import refusal

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from klines.credential import NewKey, new_ticket
-from klines.web import tickets
+from klines.web.admission import tickets
 from tests.access.keys import STREAM, TICKETS, bearer, execute, guarded, made, refused, revoke, socket
 from tests.access.test_sockets import all_ended
 from tests.servers import Database

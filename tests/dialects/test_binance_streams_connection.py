@@ -11,9 +11,9 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.frames import Frame, Opcode
 
-from klines.web import inward
-from klines.web.connection import EXTENSION
-from klines.web.inward import MAX_AT_ONCE
+from klines.web.transport import inward
+from klines.web.transport.connection import EXTENSION
+from klines.web.transport.inward import MAX_AT_ONCE
 from tests.application import serving_app
 from tests.service.test_connection import KIBIBYTE, Flow, Patient, Run, ended, lifespan, run, stuck
 

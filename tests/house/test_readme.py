@@ -22,12 +22,13 @@ from klines.server import MAX_MESSAGE
 from klines.settings import Settings, variables
 from klines.tables import metadata
 from klines.trade_input import MAX_JSON_TRADES, MAX_NDJSON_LINES
-from klines.web import binance, body, deadline, gate, intake, limits, tickets, trades, udf
+from klines.web import binance, body, trades, udf
+from klines.web.admission import deadline, gate, intake, limits, tickets
 from klines.web.binance.streams.address import BURST, MESSAGES_PER_SECOND
 from klines.web.binance.streams.names import KLINE, OF_DAYS, OF_TRADES
 from klines.web.binance.streams.session import MAX_STREAMS
-from klines.web.http import MAX_HEAD, Http
 from klines.web.socket import RULES
+from klines.web.transport.http import MAX_HEAD, Http
 from tests.servers import Database
 
 ROOT = Path(__file__).parents[2]

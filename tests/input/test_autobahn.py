@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from klines.web.connection import EXTENSION
+from klines.web.transport.connection import EXTENSION
 from tests.application import serving_app
 from tests.service.test_connection import lifespan
 

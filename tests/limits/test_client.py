@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from klines.errors import InvalidSettings
 from klines.network import networks
 from klines.settings import read_settings
-from klines.web.client import CLIENT, Clients
+from klines.web.admission.client import CLIENT, Clients
 
 TRUSTED = "10.0.0.0/8, 192.0.2.7, 2001:db8:ffff::/48"
 

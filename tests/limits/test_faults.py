@@ -13,7 +13,7 @@ import pytest
 
 from klines.app import create_app
 from klines.models import Trade
-from klines.web.http import Http
+from klines.web.transport.http import Http
 from tests.application import serving, serving_app, settings_for
 from tests.limits.attackers import ATTACKS, BIG, Good, Opened, attack, open_stream, statements, streams
 from tests.limits.clients import PROXY

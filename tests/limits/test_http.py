@@ -15,9 +15,9 @@ import pytest
 import uvloop
 
 from klines import server
-from klines.web import http, room
-from klines.web.edge import Refused
-from klines.web.http import MAX_HEAD, MAX_PIPELINED, Http
+from klines.web.transport import http, room
+from klines.web.transport.edge import Refused
+from klines.web.transport.http import MAX_HEAD, MAX_PIPELINED, Http
 from tests.application import serving_app
 
 Run = Callable[[Any], None]

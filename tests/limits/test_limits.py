@@ -17,7 +17,7 @@ from websockets.exceptions import InvalidStatus
 
 from klines.credential import new_key, new_ticket
 from klines.interval import CUSTOMARY, Width
-from klines.web.limits import MAX_AT_ONCE, page_weight
+from klines.web.admission.limits import MAX_AT_ONCE, page_weight
 from tests.access.keys import TICKETS, made
 from tests.limits.attackers import statements
 from tests.limits.clients import ELSEWHERE, HERE, Clients, clients, fields

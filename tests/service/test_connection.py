@@ -27,8 +27,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 
 from klines import logs, server
-from klines.web import inward
-from klines.web.connection import ENOUGH, EXTENSION, RESTARTING, Connection
+from klines.web.transport import inward
+from klines.web.transport.connection import ENOUGH, EXTENSION, RESTARTING, Connection
 from tests.application import serving_app
 from tests.service.processes import DEADLINE, Service
 

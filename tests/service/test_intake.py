@@ -24,9 +24,9 @@ from klines.errors import Unavailable
 from klines.models import Trade
 from klines.trade_input import trades_of_ndjson
 from klines.trade_rules import TradeRules
-from klines.web import deadline
-from klines.web.deadline import in_time
-from klines.web.intake import Intake
+from klines.web.admission import deadline
+from klines.web.admission.deadline import in_time
+from klines.web.admission.intake import Intake
 from tests.application import serving, serving_app, settings_for
 from tests.faults.oracles import connected as psql
 from tests.live.followers import poll

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from klines.errors import RequestTimeout, UnsupportedMediaType, echo
-from klines.web.intake import Room
+from klines.web.admission.intake import Room
 from klines.web.services import Incoming
 
 JSON = "application/json"

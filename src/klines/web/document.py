@@ -18,7 +18,7 @@ from klines.settings import Settings
 from klines.timestamp import EARLIEST_US
 from klines.trade_input import MAX_JSON_TRADES
 from klines.trade_rules import MAX_TRADE_ID
-from klines.web.access import needed
+from klines.web.admission.access import needed
 from klines.web.body import JSON, NDJSON
 from klines.web.parameters import NO_NUL
 from klines.web.problem import MEDIA_TYPE, Problem

@@ -20,7 +20,7 @@ from klines.interval import Width, parse_interval
 from klines.queries import klines
 from klines.queries.window import Window
 from klines.timestamp import to_us
-from klines.web.limits import page_weight, spend
+from klines.web.admission.limits import page_weight, spend
 from klines.web.parameters import choice, documented, integer, moment, parsed, read, refuse_reversed
 from klines.web.schemas import KlinesAnswer
 from klines.web.services import Given, Incoming, Services

@@ -22,7 +22,7 @@ from klines.queries import tokens
 from klines.relay.relay import Relay
 from klines.settings import Settings
 from klines.symbol import canonical_symbol
-from klines.web.intake import Intake
+from klines.web.admission.intake import Intake
 from klines.web.probe import Probe
 
 MAX_KNOWN_TOKENS = 100_000

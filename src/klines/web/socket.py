@@ -23,14 +23,14 @@ from klines.errors import BadRequest, KlinesError, NotFound, TooManyRequests, Un
 from klines.hub import RESTART, TOO_SLOW, Subscriber
 from klines.interval import Width, parse_live_interval
 from klines.relay.opening import Ask, Opening
-from klines.web.access import Access
+from klines.web.admission.access import Access
+from klines.web.admission.limits import READS, Weigh, page_weight, spend_reads, who
 from klines.web.binance.streams import address as streams
-from klines.web.connection import EXTENSION, Connection
 from klines.web.klines import refuse_costly
-from klines.web.limits import READS, Weigh, page_weight, spend_reads, who
 from klines.web.parameters import integer, read, words
 from klines.web.problem import RETRY_SECONDS, refuse, told
 from klines.web.services import Services
+from klines.web.transport.connection import EXTENSION, Connection
 
 MAX_HISTORY = 1000
 MAX_CURSOR = 128

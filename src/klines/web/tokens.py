@@ -13,8 +13,8 @@ from klines.exact import InexactError, decimal_text
 from klines.models import Token, TokenFacts
 from klines.queries import tokens
 from klines.symbol import canonical_symbol
+from klines.web.admission.limits import ALL_TOKENS, spend
 from klines.web.body import JSON, read_body
-from klines.web.limits import ALL_TOKENS, spend
 from klines.web.parameters import choice, documented, integer, read, words
 from klines.web.schemas import TokensAnswer
 from klines.web.services import Given, Incoming, Services

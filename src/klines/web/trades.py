@@ -16,9 +16,9 @@ from klines.queries import trades
 from klines.queries.window import Window
 from klines.trade_input import trades_of_json, trades_of_ndjson
 from klines.trade_rules import TradeRules
+from klines.web.admission.intake import Room
+from klines.web.admission.limits import page_weight, spend
 from klines.web.body import JSON, NDJSON, read_body
-from klines.web.intake import Room
-from klines.web.limits import page_weight, spend
 from klines.web.parameters import documented, integer, moment, read, refuse_reversed
 from klines.web.schemas import TradesAnswer
 from klines.web.services import Given, Incoming, Services

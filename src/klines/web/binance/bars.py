@@ -21,12 +21,12 @@ from klines.queries import klines
 from klines.queries.tickers import listed
 from klines.queries.window import Window
 from klines.timestamp import to_us
+from klines.web.admission.limits import page_weight
 from klines.web.binance import query
 from klines.web.binance.answer import EXACT, Unit, answer, average, unit_of
 from klines.web.binance.refusal import invalid, unknown_symbol
 from klines.web.binance.weight import weigh
 from klines.web.klines import filled_page, refuse_costly
-from klines.web.limits import page_weight
 from klines.web.schemas import Kline
 from klines.web.services import Given, Incoming, Services
 

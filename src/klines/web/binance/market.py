@@ -15,12 +15,12 @@ from klines.database import reading
 from klines.queries.tickers import Listed, listed
 from klines.settings import Settings
 from klines.timestamp import to_us
+from klines.web.admission.limits import ALL_TOKENS
 from klines.web.binance import query
 from klines.web.binance.answer import answer, unit_of
 from klines.web.binance.refusal import combination
 from klines.web.binance.tickers import asked, known
 from klines.web.binance.weight import weigh
-from klines.web.limits import ALL_TOKENS
 from klines.web.services import Given, Incoming
 
 # ISO 4217: no currency is involved.

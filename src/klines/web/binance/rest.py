@@ -1,7 +1,7 @@
 """The REST side of the dialect: its routes under `/api/v3`, with its own errors and its weights on every answer.
 
-`X-MBX-APIKEY` may carry a key of this service (see `klines.web.access`); one of Binance, or an empty one, is not looked
-at. What a client reads here is what the native API says: the same queries, the same gaps, in other words.
+`X-MBX-APIKEY` may carry a key of this service (see `klines.web.admission.access`); one of Binance, or an empty one, is
+not looked at. What a client reads here is what the native API says: the same queries, the same gaps, in other words.
 """
 
 from __future__ import annotations

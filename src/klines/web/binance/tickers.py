@@ -16,11 +16,11 @@ from litestar import Response, get
 from klines.database import reading
 from klines.queries.tickers import Day, Listed, day_begins, days, listed
 from klines.timestamp import to_us
+from klines.web.admission.limits import ALL_TOKENS
 from klines.web.binance import query
 from klines.web.binance.answer import answer, average, unit_of
 from klines.web.binance.refusal import STATUS_MISMATCH, Refusal, combination, unknown_symbol
 from klines.web.binance.weight import weigh
-from klines.web.limits import ALL_TOKENS
 from klines.web.services import Given, Incoming
 
 RULES: query.Rules = {

@@ -1,6 +1,6 @@
 """Request weights: what an address takes out of its client's budget of reads, as Binance's documents say.
 
-The budget is the one of `klines.web.limits`; the gate writes what a client has used into every answer.
+The budget is the one of `klines.web.admission.limits`; the gate writes what a client has used into every answer.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 
 from litestar.types import ASGIApp, Receive, Send
 
-from klines.web.limits import spend
+from klines.web.admission.limits import spend
 from klines.web.services import Incoming
 
 WEIGHT = "weight"

@@ -21,7 +21,7 @@ from klines.errors import BadRequest
 from klines.interval import Width
 from klines.queries import klines
 from klines.queries.window import Window
-from klines.web.limits import page_weight, spend
+from klines.web.admission.limits import page_weight, spend
 from klines.web.services import Given, Incoming
 from klines.web.udf.answers import answer
 from klines.web.udf.query import Query, find_token

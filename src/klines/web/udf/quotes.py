@@ -19,7 +19,7 @@ from klines.exact import MAX_DECIMALS, MAX_INTEGER_DIGITS, fixed
 from klines.models import Token
 from klines.queries import tokens
 from klines.symbol import canonical_symbol
-from klines.web.limits import spend
+from klines.web.admission.limits import spend
 from klines.web.services import Given, Incoming
 from klines.web.udf.answers import HEADERS, UNKNOWN_SYMBOL, answer, number
 from klines.web.udf.query import EXCHANGE, Query, spellings

@@ -16,7 +16,7 @@ from klines.errors import BadRequest
 from klines.models import Token
 from klines.precision import price_decimals
 from klines.queries import search
-from klines.web.limits import spend
+from klines.web.admission.limits import spend
 from klines.web.services import Given, Incoming
 from klines.web.udf.answers import answer
 from klines.web.udf.query import EXCHANGE, PREFIX, Query, read_token, without_prefix

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from klines.errors import NotFound, echo
+from klines.web.admission.limits import Weigh
 from klines.web.binance.streams.batch import MICROSECONDS, MILLISECONDS
 from klines.web.binance.streams.market import Market
 from klines.web.binance.streams.session import Session
-from klines.web.connection import Connection
-from klines.web.limits import Weigh
 from klines.web.parameters import choice, read, words
+from klines.web.transport.connection import Connection
 
 MAX_NAMES = 8 * 1024
 # As Binance has it: so many messages a second, and some more at the beginning or after a rest.

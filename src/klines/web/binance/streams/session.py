@@ -13,13 +13,13 @@ from typing import Any
 from klines.errors import BadRequest, KlinesError, TooManyRequests, Unavailable
 from klines.hub import RESTART
 from klines.relay.messages import framed
+from klines.web.admission.limits import Weigh
 from klines.web.binance.streams import control
 from klines.web.binance.streams.batch import Batch
 from klines.web.binance.streams.control import INVALID_REQUEST, TOO_MANY_REQUESTS, TRY_AGAIN, Refused, Request
 from klines.web.binance.streams.market import Claim, Market
 from klines.web.binance.streams.names import Name, parse_name
-from klines.web.connection import Connection
-from klines.web.limits import Weigh
+from klines.web.transport.connection import Connection
 
 MAX_STREAMS = 1024
 # Without any stream that opens, and in all.

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 
-from klines.web.handshake import Handshake
+from klines.web.transport.handshake import Handshake
 
 # More than any client says in one breath; whoever does is closed with 1008.
 MAX_AT_ONCE = 128

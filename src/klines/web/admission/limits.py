@@ -22,7 +22,7 @@ from typing import Any
 from klines.bucket import Buckets
 from klines.errors import TooManyRequests
 from klines.settings import Settings
-from klines.web.client import CLIENT
+from klines.web.admission.client import CLIENT
 
 SECONDS = 60
 ACCOUNT = "klines.account"

@@ -25,10 +25,10 @@ from typing import Any, ClassVar, Protocol, cast
 from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected
 
-from klines.web.abort import reset
-from klines.web.handshake import QUIET
-from klines.web.inward import Farewell, Inbox, Inward
-from klines.web.upgrade import Upgrade
+from klines.web.transport.abort import reset
+from klines.web.transport.handshake import QUIET
+from klines.web.transport.inward import Farewell, Inbox, Inward
+from klines.web.transport.upgrade import Upgrade
 
 EXTENSION = "klines.connection"
 WRITE_BUFFER = {"high": 32 * 1024, "low": 8 * 1024}

@@ -32,7 +32,7 @@ _OWN_PORTS = {"http": ":80", "https": ":443"}
 
 
 class Origins:
-    """The rule. A page is the service's own if it has the name in `Host`, which `klines.web.hosts` has checked."""
+    """The rule. A page is the service's own if it has the name in `Host`, which `admission.hosts` has checked."""
 
     def __init__(self, allowed: str) -> None:
         self._allowed = origins(allowed)

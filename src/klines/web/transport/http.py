@@ -25,13 +25,13 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from klines.errors import KlinesError
-from klines.web.abort import reset
-from klines.web.bare import response
-from klines.web.edge import Refused, edge_of, request_id
-from klines.web.gate import AUTHORITY, MAX_HEADERS, MAX_TARGET, authority_of
+from klines.web.admission.gate import AUTHORITY, MAX_HEADERS, MAX_TARGET, authority_of
 from klines.web.problem import Problem, told
-from klines.web.room import Place, room_of
-from klines.web.taken import Taken
+from klines.web.transport.abort import reset
+from klines.web.transport.bare import response
+from klines.web.transport.edge import Refused, edge_of, request_id
+from klines.web.transport.room import Place, room_of
+from klines.web.transport.taken import Taken
 
 MAX_HEAD = 40 * 1024
 MAX_PIPELINED = 16

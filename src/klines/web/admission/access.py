@@ -19,9 +19,9 @@ from klines.errors import BadRequest, Forbidden, Unauthorized
 from klines.keyring import Held, Keyring, open_keyring
 from klines.queries.keys import Key
 from klines.settings import Settings
-from klines.web.client import is_forwarded
-from klines.web.limits import Account
-from klines.web.tickets import Tickets
+from klines.web.admission.client import is_forwarded
+from klines.web.admission.limits import Account
+from klines.web.admission.tickets import Tickets
 
 Authority = Literal["open", "write", "all"]
 

@@ -12,16 +12,16 @@ from litestar.types import Receive, Send
 from klines.errors import KlinesError
 from klines.metrics.instruments import Instruments
 from klines.settings import Settings, alone
-from klines.web.client import Clients
-from klines.web.deadline import in_time
+from klines.web.admission.client import Clients
+from klines.web.admission.deadline import in_time
+from klines.web.admission.hosts import Hosts
+from klines.web.admission.limits import ACCOUNT, GRANT, Account, Limits
+from klines.web.admission.origins import Headers, Origins
+from klines.web.admission.templates import Templates
 from klines.web.guard import completed
-from klines.web.hosts import Hosts
-from klines.web.limits import ACCOUNT, GRANT, Account, Limits
-from klines.web.origins import Headers, Origins
 from klines.web.page import ASSETS, DATAFEED
 from klines.web.problem import Problem, refuse
 from klines.web.refusals import refuse_in_kind
-from klines.web.templates import Templates
 
 ROUTE = "klines.route"
 """In the scope of a request that was refused here: the template of its address."""

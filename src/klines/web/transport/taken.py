@@ -9,7 +9,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from klines.web.abort import reset
+from klines.web.transport.abort import reset
 
 
 class Taken(HttpToolsProtocol):

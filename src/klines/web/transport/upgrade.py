@@ -7,9 +7,9 @@ from typing import Any, cast
 from uvicorn.config import Config
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from klines.web.edge import SEEN, Refused, edge_of
-from klines.web.handshake import CODES, INVALID, QUIET
-from klines.web.inward import Inward
+from klines.web.transport.edge import SEEN, Refused, edge_of
+from klines.web.transport.handshake import CODES, INVALID, QUIET
+from klines.web.transport.inward import Inward
 
 
 class Upgrade(WebSocketsSansIOProtocol):
