@@ -10,6 +10,8 @@ from klines.sole import Holder
 from klines.writer import forget_tape, forget_trades
 
 PERIOD_SECONDS = 3600.0
+# When a policy had to be moved first: a refresh that has begun with the old one has its time.
+AGAIN_SECONDS = 60.0
 TAPE_SECONDS = 900
 SWEEP_SECONDS = 30.0
 
@@ -20,9 +22,10 @@ async def keep_days(days: int, holder: Holder) -> None:
     """Forget what is older than `days` days, now and every hour, while the lock is held."""
     while holder.holds:
         before = datetime.now(UTC) - timedelta(days=days)
-        await forget_trades(holder.connection, before)
-        logger.info("trades before %s are forgotten", before.isoformat(timespec="seconds"))
-        await asyncio.sleep(PERIOD_SECONDS)
+        forgotten = await forget_trades(holder.connection, before)
+        what = "are forgotten" if forgotten else "are refused from now on, and forgotten in a minute"
+        logger.info("trades before %s %s", before.isoformat(timespec="seconds"), what)
+        await asyncio.sleep(PERIOD_SECONDS if forgotten else AGAIN_SECONDS)
 
 
 async def sweep_tape(holder: Holder) -> None:

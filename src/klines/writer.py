@@ -220,11 +220,16 @@ async def _rolled_back(connection: Connection, transaction: asyncpg.transaction.
         connection.terminate()
 
 
-async def forget_trades(connection: asyncpg.Connection[Any], before: datetime) -> None:
-    """Drop raw trades older than `before` for good; their bars stay, and late trades there are refused from now on."""
+async def forget_trades(connection: asyncpg.Connection[Any], before: datetime) -> bool:
+    """Drop raw trades older than `before` for good; their bars stay, and late trades there are refused from now on.
+
+    False when only the refusing has begun: a policy had to be moved first, and dropping is for the next call.
+    """
     # Two statements, hence two transactions: writers must know the floor before a trade below it is gone.
-    if await connection.fetchval(RAISE_FLOOR, before):
-        await connection.execute(FORGET_BELOW, before)
+    if not await connection.fetchval(RAISE_FLOOR, before):
+        return False
+    await connection.execute(FORGET_BELOW, before)
+    return True
 
 
 async def forget_tape(connection: asyncpg.Connection[Any], seconds: int) -> None:

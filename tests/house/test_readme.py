@@ -175,3 +175,11 @@ def test_figures_of_the_limits() -> None:
     assert f"1 per {limits.ROWS_PER_WEIGHT} rows, plus 1 per {limits.PARTS_PER_WEIGHT:,} stored bars" in part
     assert f'"read";q={Settings().klines_read_limit};w={limits.SECONDS}`' in part
     assert f"within {tickets.TICKET_SECONDS} s" in README
+
+
+def test_every_fault_that_is_told_is_injected() -> None:
+    sources = "".join(file.read_text() for file in (ROOT / "tests").rglob("*.py"))
+    injected = set(re.findall(r'mark\.fault\("(F\d\d)"', sources))
+    told = set(re.findall(r"\((F\d\d)\)", README.partition("## Under faults")[2].partition("\n## ")[0]))
+    assert len(told) > 10
+    assert told <= injected

@@ -18,7 +18,7 @@ OLD, RECENT = 1_500_000_000_000, int(time.time() * 1000) - 86_400_000
 
 async def test_old_trades_go_and_their_bars_stay(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     # The first round moves the windows of the refresh policies, the next one drops.
-    monkeypatch.setattr(retention, "PERIOD_SECONDS", 0.1)
+    monkeypatch.setattr(retention, "AGAIN_SECONDS", 0.1)
     item = {"symbol": "PEPE", "price": "1", "amount": "1", "side": "buy"}
     async with serving(settings_for(database)) as url, httpx.AsyncClient(base_url=url) as client:
         trades = [item | {"trade_id": 1, "time": OLD}, item | {"trade_id": 2, "time": RECENT}]
