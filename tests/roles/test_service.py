@@ -67,7 +67,7 @@ async def test_the_mock_feed_writes(member: Database) -> None:
 
 
 async def test_old_trades_are_forgotten(member: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "PERIOD_SECONDS", 0.1)
+    monkeypatch.setattr(retention, "AGAIN_SECONDS", 0.1)
     async with serving(settings(member)) as url, httpx.AsyncClient(base_url=url) as client:
         stored = await client.post("/api/v1/trades", json={"trades": [ITEM | {"trade_id": 9, "time": OLD}]})
         assert stored.json()["inserted"] == 1, stored.text
