@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from functools import partial
 from typing import Any
@@ -37,7 +37,7 @@ from klines.relay.lifespan import open_relay
 from klines.relay.relay import Pace, Relay
 from klines.retention import keep_days, sweep_tape
 from klines.settings import Settings, read_settings
-from klines.sole import Sole, kept_running
+from klines.sole import Holder, Sole, kept_running
 from klines.watch import end_long_sessions
 from klines.web import binance, health, klines, observe, page, problem, socket, tokens, trades, udf
 from klines.web import metrics as scraped
@@ -113,49 +113,65 @@ async def _lifespan(app: Litestar, settings: Settings, metrics: Metrics) -> Asyn
     if not settings.database_url:
         raise CannotStart("DATABASE_URL: the application needs a database; `klines serve` starts an embedded one")
     async with tracing.exported(os.environ), AsyncExitStack() as stack:
+        enter, state = stack.enter_async_context, app.state
         schema = await migrations.check(settings.database_url)
         reader, writing = await _addressed(settings)
-        breaker, size = Breaker(), connections(settings.klines_pool_size)
-        engine = await stack.enter_async_context(open_engine(reader, size, breaker=breaker))
-        pool = await stack.enter_async_context(open_writers(writing.database_url, WRITERS))
-        writer = MeasuredWriter(
-            pool, register=settings.klines_register_tokens, breaker=breaker, instruments=metrics.instruments
-        )
-        if settings.mock_data_interval:
-            await stack.enter_async_context(run_mock_feed(writing, engine, writer))
-        app.state.access = await stack.enter_async_context(open_access(writing))
-        await stack.enter_async_context(kept_running(writing.database_url, Sole.TAPE_SWEEP, sweep_tape))
-        if days := settings.klines_trade_retention_days:
-            await stack.enter_async_context(
-                kept_running(writing.database_url, Sole.RETENTION, partial(keep_days, days))
-            )
-        if seconds := settings.klines_analyst_seconds:
-            watch = partial(end_long_sessions, seconds)
-            await stack.enter_async_context(kept_running(writing.database_url, Sole.ANALYST_WATCH, watch))
-        token_ids: dict[str, int] = {}
+        state.access = await enter(open_access(writing))
+        services, pool = await enter(_served(settings, schema, reader, writing.database_url, metrics))
+        state.services = services
+        await enter(_at_work(writing, services))
+        tickers = Tickers(services.engine)
+        state.binance_streams = await enter(open_market(services.relay, services.hub, tickers, services.find))
+        state.metrics = metrics
+        state.leaving = stack.enter_context(noticed())
+        await enter(_measured(metrics, services, pool, state.binance_streams.hub))
+        # On the developer's own machine all clients are one.
+        each = 0 if settings.authority == "open" else settings.klines_client_connections
+        state.places = socket.Places(settings.max_connections, each)
+        if schema.profile:
+            logger.info("storage profile %s: %s", *schema.profile)
+        yield
+
+
+@asynccontextmanager
+async def _served(
+    settings: Settings, schema: migrations.Status, reader: str, writer_url: str, metrics: Metrics
+) -> AsyncIterator[tuple[Services, asyncpg.Pool[Any]]]:
+    """What routes and streams use, and the pool of the writer."""
+    breaker, size, token_ids = Breaker(), connections(settings.klines_pool_size), dict[str, int]()
+    dear, register = Dear(size), settings.klines_register_tokens
+    async with open_engine(reader, size, breaker=breaker) as engine, open_writers(writer_url, WRITERS) as pool:
+        writer = MeasuredWriter(pool, register=register, breaker=breaker, instruments=metrics.instruments)
 
         def forget() -> None:
             token_ids.clear()
             writer.forget_tokens()
 
-        dear, intake = Dear(size), stack.enter_context(closing(Intake()))
-        hub, relay = await stack.enter_async_context(_live(settings, reader, engine, dear, forget))
-        relay.pulse.recovered = breaker.close
-        probe = await stack.enter_async_context(open_probe(writing.database_url))
-        services = app.state.services = Services(
-            engine, writer, settings, schema, token_ids, relay, hub, dear, intake, breaker, probe
-        )
-        app.state.binance_streams = await stack.enter_async_context(
-            open_market(relay, hub, Tickers(engine), services.find)
-        )
-        # On the developer's own machine all clients are one.
-        each = 0 if settings.authority == "open" else settings.klines_client_connections
-        app.state.metrics = metrics
-        app.state.leaving = stack.enter_context(noticed())
-        await stack.enter_async_context(_measured(metrics, services, pool, app.state.binance_streams.hub))
-        app.state.places = socket.Places(settings.max_connections, each)
-        if schema.profile:
-            logger.info("storage profile %s: %s", *schema.profile)
+        async with (
+            _live(settings, reader, engine, dear, forget) as (hub, relay),
+            open_probe(writer_url) as probe,
+        ):
+            relay.pulse.recovered = breaker.close
+            with closing(Intake()) as intake:
+                yield (
+                    Services(engine, writer, settings, schema, token_ids, relay, hub, dear, intake, breaker, probe),
+                    pool,
+                )
+
+
+@asynccontextmanager
+async def _at_work(settings: Settings, services: Services) -> AsyncIterator[None]:
+    """What is done besides answering: the mock feed, and what one process of all does for the database."""
+    jobs: list[tuple[Sole, Callable[[Holder], Awaitable[None]]]] = [(Sole.TAPE_SWEEP, sweep_tape)]
+    if days := settings.klines_trade_retention_days:
+        jobs.append((Sole.RETENTION, partial(keep_days, days)))
+    if seconds := settings.klines_analyst_seconds:
+        jobs.append((Sole.ANALYST_WATCH, partial(end_long_sessions, seconds)))
+    async with AsyncExitStack() as stack:
+        if settings.mock_data_interval:
+            await stack.enter_async_context(run_mock_feed(settings, services.engine, services.writer))
+        for job, work in jobs:
+            await stack.enter_async_context(kept_running(settings.database_url, job, work))
         yield
 
 
