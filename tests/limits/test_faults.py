@@ -156,7 +156,6 @@ async def test_attackers_hold_nothing_for_long_and_others_do_not_feel_it(
         held = {how: max(await asyncio.gather(*tasks)) for how, tasks in attacks.items()}
         after = await good.p99(100)
     assert all(seconds < kind.BODY + 5 for seconds in held.values()), held
-    # Generous, as the attackers run in the same process: what is at stake is that nobody waits for them.
     told = {f"{how.replace(' ', '_')}_s": seconds for how, seconds in held.items()}
     figures("F34", attackers=4 * each, p99_alone_s=alone, p99_beside_s=beside, p99_after_s=after, **told)
 
