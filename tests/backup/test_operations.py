@@ -10,8 +10,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from klines.embedded import EmbeddedServer
 from klines.embedded.account import server_account
 from tests.application import serving, settings_for
 from tests.backup.conftest import fill, forget, holdings
+from tests.faults.oracles import connected
 from tests.servers import Database, Server, reachable_directory
 from tests.storage.bars import retire
 
@@ -68,15 +67,6 @@ def run(directory: Path, *titles: str, **environment: str) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-@asynccontextmanager
-async def connected(url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
-    connection = await asyncpg.connect(url)
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 async def cursor_of(url: str, **query: str) -> dict[str, Any]:

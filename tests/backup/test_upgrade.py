@@ -18,7 +18,6 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 
@@ -27,6 +26,7 @@ from klines.embedded import EmbeddedServer, running_url
 from klines.errors import CannotStart
 from klines.transfer import ends
 from tests.application import serving, settings_for
+from tests.faults.oracles import connected
 from tests.live.followers import WATCHED, following, poll, running, writer_of
 from tests.live.streams import Tape, wire
 from tests.servers import Database, Server, reachable_directory
@@ -103,15 +103,6 @@ async def posting(url: str) -> AsyncIterator[Poster]:
     finally:
         poster.end()
         await task
-
-
-@asynccontextmanager
-async def connected(url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
-    connection = await asyncpg.connect(url)
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 @contextmanager

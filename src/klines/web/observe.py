@@ -22,13 +22,12 @@ from klines import logs, tracing
 from klines.metrics.instruments import METHODS, OTHER, Instruments
 from klines.web.access_log import AccessLog, Who, who_sent
 from klines.web.admission.gate import ROUTE
-from klines.web.problem import Problem, refuse
+from klines.web.problem import OUR_FAULT, refuse
 from klines.web.starting import lifespan_in_words
 from klines.web.transport.connection import EXTENSION, Connection
 from klines.web.transport.edge import SEEN, Refused, request_id
 
 UNKNOWN = "unknown"
-OUR_FAULT = Problem(title="Internal error", status=500, detail="something went wrong on our side", code="internal")
 
 # Closes that are not the client's doing, nor a restart.
 FAILED_CLOSES = frozenset({1011, 4008, 4500})

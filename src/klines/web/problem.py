@@ -46,6 +46,7 @@ class Problem(msgspec.Struct, kw_only=True):
     errors: tuple[ItemError, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
+OUR_FAULT = Problem(title="Internal error", status=500, detail="something went wrong on our side", code="internal")
 CODES = {
     400: "bad_request",
     404: "route_unknown",
@@ -104,8 +105,7 @@ def from_http_exception(_: Request[Any, Any, Any], error: HTTPException) -> Resp
 def from_anything(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """A fault of ours: logged with its traceback, told without it."""
     logger.error("unexpected error in %s %s", request.method, request.url.path, exc_info=error)
-    detail = "something went wrong on our side"
-    return _answer(Problem(title="Internal error", status=500, detail=detail, code="internal"))
+    return _answer(OUR_FAULT)
 
 
 def _warn(error: KlinesError) -> None:

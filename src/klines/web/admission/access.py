@@ -21,11 +21,11 @@ from klines.queries.keys import Key
 from klines.settings import Settings
 from klines.web.admission.client import is_forwarded
 from klines.web.admission.limits import Account
+from klines.web.admission.methods import SAFE
 from klines.web.admission.tickets import Tickets
 
 Authority = Literal["open", "write", "all"]
 
-SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 OPEN = frozenset({(), ("datafeed.js",)})
 OPEN_BELOW = frozenset({"health", "schema", "assets"})
 KEY_NAMES = frozenset({"key", "api_key", "apikey", "access_token", "token"})

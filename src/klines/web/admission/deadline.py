@@ -13,13 +13,13 @@ from typing import Any
 from litestar.types import ASGIApp, Receive, Send
 
 from klines.errors import Unavailable
+from klines.web.admission.methods import SAFE
 from klines.web.refusals import refuse_in_kind
 
 READ_SECONDS = 30.0
 WRITE_SECONDS = 60.0
 # Most answers are there by then, and nobody needs to listen for the client.
 LISTEN_SECONDS = 0.1
-READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def in_time(app: ASGIApp) -> ASGIApp:
@@ -29,7 +29,7 @@ def in_time(app: ASGIApp) -> ASGIApp:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
-        reads = scope["method"] in READS
+        reads = scope["method"] in SAFE
         answer = _Answer(send)
         try:
             async with asyncio.timeout(READ_SECONDS if reads else WRITE_SECONDS) as deadline:

@@ -23,13 +23,13 @@ from klines.bucket import Buckets
 from klines.errors import TooManyRequests
 from klines.settings import Settings
 from klines.web.admission.client import CLIENT
+from klines.web.admission.methods import SAFE
 
 SECONDS = 60
 ACCOUNT = "klines.account"
 READS = "klines.reads"
 """In the scope of an upgrade: the account of reads, which a stream's history and its names are taken from."""
 GRANT = "klines.grant"
-READING = frozenset({"GET", "HEAD", "OPTIONS"})
 TICKETS = "/api/v1/tickets"
 """A ticket is asked for in order to open a socket, and counts as one."""
 UNLIMITED = 6000
@@ -176,4 +176,4 @@ def _budget_of(scope: Any) -> str | None:
         return None
     if scope["type"] == "websocket" or path == TICKETS:
         return "upgrade"
-    return "read" if scope["method"] in READING else "write"
+    return "read" if scope["method"] in SAFE else "write"

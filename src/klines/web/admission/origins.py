@@ -12,9 +12,9 @@ from typing import Any
 
 from klines.errors import Forbidden, echo
 from klines.network import origins
+from klines.web.admission.methods import SAFE
 
 ANY = "*"
-READING = frozenset({"GET", "HEAD", "OPTIONS"})
 METHODS = "GET, HEAD, POST, PUT"
 ACCEPTED = "Authorization, X-API-Key, X-MBX-APIKEY, Content-Type, If-None-Match, X-Request-ID, traceparent"
 EXPOSED = "RateLimit, RateLimit-Policy, Retry-After, ETag, X-Request-ID, X-MBX-USED-WEIGHT, X-MBX-USED-WEIGHT-1M"
@@ -44,7 +44,7 @@ class Origins:
 
     def check(self, scope: Any) -> None:
         """Raise `Forbidden` for an upgrade or a change that a stranger's page asks for."""
-        if scope["type"] == "http" and scope["method"] in READING:
+        if scope["type"] == "http" and scope["method"] in SAFE:
             return
         for origin in _all(scope, b"origin"):
             if not self._allows(origin) and not self._is_own(origin, scope):

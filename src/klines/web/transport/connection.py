@@ -25,6 +25,7 @@ from typing import Any, ClassVar, Protocol, cast
 from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected
 
+from klines.web.problem import OUR_FAULT
 from klines.web.transport.abort import reset
 from klines.web.transport.handshake import QUIET
 from klines.web.transport.inward import Farewell, Inbox, Inward
@@ -33,7 +34,6 @@ from klines.web.transport.upgrade import Upgrade
 EXTENSION = "klines.connection"
 WRITE_BUFFER = {"high": 32 * 1024, "low": 8 * 1024}
 RESTARTING = "restart; reconnect with the cursor"
-OUR_FAULT = "something went wrong on our side"
 ENOUGH = 256 * 1024  # bytes: more than an honest peer still sends once we have ended
 
 
@@ -189,9 +189,9 @@ class Connection(Upgrade):
             pass
         except Exception:
             self.logger.exception("error in a WebSocket handler")
-            code, reason = 4500, OUR_FAULT
+            code, reason = 4500, OUR_FAULT.detail
         if not self.handshake_complete:
-            self._refuse(500, OUR_FAULT)
+            self._refuse(500, OUR_FAULT.detail)
         if not self.outlives or code != 1000:
             self.close(code, reason)
 

@@ -42,7 +42,7 @@ def from_klines_error(_: Request[Any, Any, Any], error: KlinesError) -> Response
 def from_anything(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """A fault of ours: logged with its traceback, told without it."""
     problem.from_anything(request, error)
-    return _failure("something went wrong on our side", HTTPStatus.INTERNAL_SERVER_ERROR, {})
+    return _failure(problem.OUR_FAULT.detail, HTTPStatus.INTERNAL_SERVER_ERROR, {})
 
 
 def _failure(message: str, status: int, headers: dict[str, str]) -> Response[bytes]:
