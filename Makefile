@@ -9,7 +9,9 @@ export MOCK_DATA_INTERVAL ?= 250
 
 PAGE := src/klines/page/datafeed.js
 
-.PHONY: serve test test-faults soak test-clients page lock check clean
+BENCH := env -u MOCK_DATA_INTERVAL $(BIN)/python -m bench --keep $(if $(PROFILE),--profile $(PROFILE))
+
+.PHONY: serve test test-faults soak test-clients bench page lock check clean
 
 # Neither needs the page: without Node.js they go on.
 serve: $(VENV)/.serve
@@ -33,6 +35,15 @@ test-clients: $(VENV)/.test
 	$(BIN)/python -m tests.clients.environments
 	env -u MOCK_DATA_INTERVAL $(BIN)/pytest -m clients tests/clients
 
+# Benchmarks beside their yardsticks, all or one (`make bench-ingest`); what they find is kept in bench/.
+bench: $(VENV)/.bench
+	$(BENCH)
+	$(BIN)/python -m bench.report
+
+bench-%: $(VENV)/.bench
+	$(BENCH) $*
+	$(BIN)/python -m bench.report
+
 check: $(VENV)/.test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
@@ -40,6 +51,7 @@ check: $(VENV)/.test
 lock:
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --extra build --extra tracing pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --extra build --extra tracing --extra test -c requirements.lock pyproject.toml -o requirements-test.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --extra bench -c requirements-test.lock pyproject.toml -o requirements-bench.lock
 
 clean:
 	rm -rf $(VENV) $(dir $(PAGE)) frontend/node_modules
@@ -63,3 +75,8 @@ $(VENV)/.test: requirements-test.lock pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-test.lock
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@ $(VENV)/.serve
+
+$(VENV)/.bench: requirements-bench.lock $(VENV)/.test bench/peers/package.json
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	-@npm --prefix bench/peers ci --silent --ignore-scripts
+	touch $@

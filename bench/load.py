@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import psutil
 
-from bench.figures import Case
+from bench.live.figures import Case
 
 
 class Load:
@@ -32,10 +32,11 @@ class Load:
 
 
 def cpu_seconds(*roots: psutil.Process) -> float:
-    """CPU seconds, user and system, of processes and those below them."""
+    """CPU seconds, user and system, of processes and all that were below them."""
     total = 0.0
     for one in {one for root in roots for one in (root, *root.children(recursive=True))}:
         with suppress(psutil.NoSuchProcess):
             used = one.cpu_times()
-            total += used.user + used.system
+            # Children that have ended are counted in the one that waited for them.
+            total += used.user + used.system + used.children_user + used.children_system
     return total

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import psutil
 import pytest
-from bench.memory import send_queues
+from bench.live.memory import send_queues
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 

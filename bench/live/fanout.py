@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import psutil
 
-from bench.clients import Clients, Tally
-from bench.figures import Case
+from bench.live.clients import Clients, Tally
+from bench.live.figures import Case
+from bench.live.setting import STREAMS, SYMBOLS, Bench
 from bench.load import Load, cpu_seconds
-from bench.service import STREAMS, SYMBOLS, Bench
 
 CLIENTS = 1000
 PERIOD = 0.05

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any, NamedTuple
 
-from bench.wire import DEADLINE, Client
+from bench.live.wire import DEADLINE, Client
 
 PIECE = 65536
 

@@ -18,20 +18,21 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import service
-from bench.fanout import fanout
-from bench.figures import FULL, TRIAL, Case, rounded
-from bench.latency import latency
-from bench.memory import memory
+from bench.live import setting
+from bench.live.fanout import fanout
+from bench.live.figures import FULL, TRIAL, Case, rounded
+from bench.live.latency import latency
+from bench.live.memory import memory
 from klines.settings import Settings
 
-BENCHMARKS: dict[str, Callable[[service.Bench], Awaitable[list[Case]]]] = {
+BENCHMARKS: dict[str, Callable[[setting.Bench], Awaitable[list[Case]]]] = {
     "latency": latency,
     "fanout": fanout,
     "memory": memory,
 }
 
 
-async def take(bench: service.Bench, names: Iterable[str]) -> None:
+async def take(bench: setting.Bench, names: Iterable[str]) -> None:
     """Run benchmarks by name, and print what they found."""
     conditions = {"profile": bench.profile, "push_interval_ms": bench.push_ms, **bench.scale._asdict()}
     table = Table("benchmark", "case", "figures", title=f"live streams ({_words(conditions, ', ')})")
@@ -64,7 +65,7 @@ def main(names: Sequence[str], profile: str, push_interval: int | None, seconds:
     push_ms = Settings().klines_push_interval if push_interval is None else push_interval
 
     async def run(folder: Path, url: str) -> None:
-        async with service.prepared(folder, url, profile, scale, push_ms) as bench:
+        async with setting.prepared(folder, url, profile, scale, push_ms) as bench:
             await take(bench, names or BENCHMARKS)
 
     with service.postgres() as (folder, url), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

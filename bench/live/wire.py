@@ -10,11 +10,11 @@ import socket
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from bench.writer import PER_TOKEN
+from bench.live.writer import PER_TOKEN
 
 DEADLINE = 60
 REQUEST = (
-    "GET {} HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "GET {} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 TEXT, PING = 0x81, 0x89

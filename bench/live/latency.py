@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 import asyncpg
 import psutil
 
-from bench.clients import Clients
-from bench.figures import Case, quantiles
+from bench.live.clients import Clients
+from bench.live.figures import Case, quantiles
+from bench.live.setting import STREAMS, SYMBOLS, Bench
 from bench.load import Load
-from bench.service import STREAMS, SYMBOLS, Bench
 
 TOKENS = 50
 BATCH = 20

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import psutil
 
-from bench.figures import Case
-from bench.service import STREAMS, SYMBOLS, WARM, Bench
-from bench.wire import TINY
+from bench.live.figures import Case
+from bench.live.setting import STREAMS, SYMBOLS, WARM, Bench
+from bench.live.wire import TINY
 
 TOKENS = 50
 PER_STREAM = 10

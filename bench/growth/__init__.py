@@ -1,0 +1,1 @@
+"""What everything costs as trades, tokens and sockets grow in number."""

@@ -1,0 +1,1 @@
+"""Figures of the live streams: fan-out, latency, and the memory of connections."""
