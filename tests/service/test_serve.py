@@ -15,7 +15,7 @@ import pytest
 
 from klines.queries import roles
 from tests.servers import Database, reachable_directory, run
-from tests.service.processes import get, klines, service
+from tests.service.processes import DEADLINE, get, klines, service
 
 MOCK = {"MOCK_DATA_INTERVAL": "20", "MOCK_HISTORY_MINUTES": "5"}
 
@@ -234,3 +234,21 @@ def test_the_loopback_address_is_told_with_its_password(data_dir: Path) -> None:
         address = told.stdout.strip()
         assert f"@127.0.0.1:{port}/klines" in address
         run(lambda: _execute(address, "SELECT count(*) FROM klines_1m"))
+
+
+# SIGTERM as the first connection to the database is made, inside code that is made from text, as libraries make it.
+TERM_IN_MADE_CODE = """\
+import os, signal, sys
+
+def hook(event, arguments):
+    if event == "socket.connect" and signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        exec("os.kill(os.getpid(), signal.SIGTERM)\\nfor _ in range(10): pass")
+
+sys.addaudithook(hook)
+"""
+
+
+def test_sigterm_in_code_made_from_text_is_no_crash(plain: Database, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(TERM_IN_MADE_CODE)
+    with service(DATABASE_URL=plain.url, PYTHONPATH=str(tmp_path)) as stopped:
+        assert stopped.process.wait(DEADLINE) == 0

@@ -37,17 +37,26 @@ def serve_command() -> None:
         _run(settings, listener)
 
 
+class _Stopped(KeyboardInterrupt):
+    """A signal told the process to leave.
+
+    Of a class of its own: CPython remembers that a plain KeyboardInterrupt has left code made from text (`exec`, as
+    libraries use it to make classes), also if it is caught further out, and `python -m` then ends by SIGINT instead of
+    with its exit code.
+    """
+
+
 @contextmanager
 def _stopped_by_signal() -> Iterator[None]:
     """SIGTERM and SIGINT leave the context instead of ending the process: what was opened gets closed."""
 
     def stop(number: int, _: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt(number)
+        raise _Stopped(number)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
-    except KeyboardInterrupt:
+    except _Stopped:
         pass
     finally:
         for number, handler in before.items():
