@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections.abc import Mapping
+from typing import cast
 
 import click
 
 from klines import __version__, settings
-from klines.cli.db import db_group
-from klines.cli.import_trades import import_command
-from klines.cli.keys import keys_group
-from klines.cli.mock import mock_command
-from klines.cli.serve import serve_command
-from klines.cli.verify import verify_command
 from klines.errors import KlinesError
+
+# Module and name of each command. Only the one that is asked for is loaded: the service's own modules take a second.
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "db": ("db", "db_group"),
+    "import": ("import_trades", "import_command"),
+    "keys": ("keys", "keys_group"),
+    "mock": ("mock", "mock_command"),
+    "serve": ("serve", "serve_command"),
+    "verify": ("verify", "verify_command"),
+}
 
 
 class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name]
+        return cast(click.Command, getattr(importlib.import_module(f"klines.cli.{module}"), name))
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = [
             (f"{name}={default}" if default else name, description)
@@ -30,10 +46,6 @@ class _Commands(click.Group):
 @click.version_option(__version__, prog_name="klines")
 def commands() -> None:
     """Exact candlesticks for meme-token platforms."""
-
-
-for command in (serve_command, import_command, mock_command, db_group, keys_group, verify_command):
-    commands.add_command(command)
 
 
 def main() -> None:

@@ -7,12 +7,14 @@ JavaScript writes a tiny number) and never written.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from decimal import Decimal
 
 MAX_INTEGER_DIGITS = 24
 MAX_DECIMALS = 36
 
-_PLAIN = re.compile(r"[0-9]{1,24}(?:\.[0-9]{1,36})?", re.ASCII)
+# A look ahead to the first digit that counts: zero is not positive.
+_PLAIN = re.compile(r"(?=[0.]*[1-9])[0-9]{1,24}(?:\.[0-9]{1,36})?", re.ASCII)
 _NUMBER = re.compile(r"(-?)([0-9]{1,64})(?:\.([0-9]{1,64}))?(?:[eE]([+-]?[0-9]{1,3}))?", re.ASCII)
 
 
@@ -22,7 +24,7 @@ class InexactError(ValueError):
 
 def decimal_text(text: str) -> str:
     """`text` as a positive fixed-point decimal of equal value; raises `InexactError` naming the broken rule."""
-    if _PLAIN.fullmatch(text) and text.strip("0.") != "":
+    if _PLAIN.fullmatch(text):
         return text
     match = _NUMBER.fullmatch(text)
     if match is None:
@@ -38,6 +40,11 @@ def decimal_text(text: str) -> str:
     if -exponent > MAX_DECIMALS:
         raise InexactError(f"must have at most {MAX_DECIMALS} decimals")
     return fixed(value)
+
+
+def are_decimal_texts(texts: Iterable[str]) -> bool:
+    """Whether `decimal_text` takes all of them as they are."""
+    return all(map(_PLAIN.fullmatch, texts))
 
 
 def fixed(value: Decimal) -> str:

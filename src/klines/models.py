@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -23,6 +24,30 @@ class Trade(NamedTuple):
     price: str
     amount: str
     side: Side
+
+
+class TradeColumns(msgspec.Struct, frozen=True):
+    """The trades of a batch, kept by column, each as the field of `Trade`; all are of one length."""
+
+    symbols: list[str]
+    trade_ids: list[int]
+    times_us: list[int]
+    prices: list[str]
+    amounts: list[str]
+    sides: list[Side]
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    def __iter__(self) -> Iterator[Trade]:
+        return map(Trade, self.symbols, self.trade_ids, self.times_us, self.prices, self.amounts, self.sides)
+
+
+def columns_of(trades: TradeColumns | Sequence[Trade]) -> TradeColumns:
+    """The same trades by column."""
+    if isinstance(trades, TradeColumns):
+        return trades
+    return TradeColumns(*map(list, zip(*trades, strict=True))) if trades else TradeColumns([], [], [], [], [], [])
 
 
 class Receipt(msgspec.Struct, frozen=True):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import cast
+from typing import cast, get_args
+
+import msgspec
 
 from klines.errors import InvalidSymbol
-from klines.exact import InexactError, decimal_text
-from klines.models import Side, Trade
+from klines.exact import InexactError, are_decimal_texts, decimal_text
+from klines.models import Side, Trade, TradeColumns
 from klines.symbol import canonical_symbol
 from klines.timestamp import EARLIEST_US, LATEST_US
 
 MAX_TRADE_ID = 2**63 - 1
+SIDES: frozenset[str] = frozenset(get_args(Side))
 
 
 class BrokenRule(ValueError):
@@ -37,7 +40,7 @@ class TradeRules:
             raise BrokenRule("trade_id", "must be between 0 and 2^63 - 1")
         if not EARLIEST_US <= time_us <= self.latest_us:
             raise BrokenRule("time", self._time_rule(time_us))
-        if side not in {"buy", "sell"}:
+        if side not in SIDES:
             raise BrokenRule("side", "must be buy or sell")
         return Trade(
             self._symbol(symbol),
@@ -47,6 +50,28 @@ class TradeRules:
             _decimal("amount", amount),
             cast(Side, side),
         )
+
+    def columns(self, given: TradeColumns) -> TradeColumns | None:
+        """Many trades at once, in their stored form; None where `trade` has to look at each, and to say what is wrong.
+
+        That is where a rule is broken, and where a decimal is written in another way than it is stored.
+        """
+        if not (
+            given.symbols
+            and min(given.trade_ids) >= 0
+            and max(given.trade_ids) <= MAX_TRADE_ID
+            and min(given.times_us) >= EARLIEST_US
+            and max(given.times_us) <= self.latest_us
+            and SIDES.issuperset(given.sides)
+            and are_decimal_texts(given.prices)
+            and are_decimal_texts(given.amounts)
+        ):
+            return None
+        try:
+            canonical = {symbol: self._symbol(symbol) for symbol in set(given.symbols)}
+        except BrokenRule:
+            return None
+        return msgspec.structs.replace(given, symbols=[canonical[symbol] for symbol in given.symbols])
 
     def _symbol(self, symbol: str) -> str:
         known = self._symbols.get(symbol)

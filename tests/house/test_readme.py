@@ -52,7 +52,8 @@ def test_every_command() -> None:
     context = click.Context(commands)
     told = set(re.findall(r"^\| `klines ([a-z ]+?)(?: [A-Z]+)?` \|", README, re.M))
     known = set()
-    for name, command in commands.commands.items():
+    for name in commands.list_commands(context):
+        command = commands.get_command(context, name)
         known |= (
             {f"{name} {sub}" for sub in command.list_commands(context)} if isinstance(command, click.Group) else {name}
         )

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import gzip
 import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 
+from klines.models import Trade
+from klines.trade_input import trades_of_json, trades_of_ndjson
+from klines.trade_rules import TradeRules
 from klines.web import body as web_body
 from tests.application import send_raw, serving, settings_for
 from tests.servers import Database
@@ -277,3 +281,55 @@ async def test_the_latest_trades_reach_back_over_years(client: httpx.AsyncClient
         assert await ids(f"limit={limit}") == list(range(24, -1, -1))[-limit:]
     assert await ids(f"limit=3&to={MS - 300 * day}") == [13, 12, 11]
     assert await ids(f"to={MS - 4000 * day}") == []
+
+
+def line(number: int, **changes: str) -> str:
+    members = {"symbol": '"PEPE"', "trade_id": str(number), "time": str(MS), "price": '"0.5"', "amount": '"2"'}
+    written = members | {"side": '"buy"'} | changes
+    return "{" + ",".join(f'"{name}":{text}' for name, text in written.items()) + "}"
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        (line(1) + line(2), "line 1"),
+        (line(1) + "," + line(2), "line 1"),
+        (line(1).replace(",", ",\n", 1), "line 1"),
+        # As many objects as lines, and yet not one each.
+        (line(1) + line(2) + "\n" + line(3).replace(",", ",\n", 1), "line 1"),
+        (line(1) + "\n" + line(2)[:-1] + "}}", "line 2"),
+        (line(1) + "\n" + line(2, price=r'"1\n2"') + "\n" + line(3), "line 2.price"),
+        (line(1) + "\n" + line(2, price='"00.0"') + "\n" + line(3), "line 2.price"),
+        (line(1) + "\n" + line(2, side='"bid"') + "\n" + line(3), "line 2.side"),
+        (line(1) + "\n" + line(2, symbol='"A B"') + "\n" + line(3), "line 2.symbol"),
+        (line(1) + "\n" + line(2, time_us="1") + "\n" + line(3), "line 2.time_us"),
+    ],
+)
+async def test_a_line_is_one_object_and_a_bad_one_is_named(
+    plain_client: httpx.AsyncClient, body: str, place: str
+) -> None:
+    answer = await plain_client.post("/api/v1/trades", content=body, headers=NDJSON)
+    assert answer.status_code in {400, 422}
+    assert answer.json()["detail"].startswith(place)
+    assert await stored(plain_client) == []
+
+
+ODD: dict[str, Callable[[str], str]] = {
+    "blank lines": lambda body: "\n" + body.replace("\n", "\n \n"),
+    "line ends": lambda body: body.replace("\n", "\r\n"),
+    "one number": lambda body: body.replace('"price":"0.5"', '"price":0.5', 1),
+    "one in another spelling": lambda body: body.replace('"price":"0.5"', '"price":"5e-1"', 1),
+    "one time as text": lambda body: body.replace(f'"time":{MS}', '"time":"2023-11-14T22:15:00Z"', 1),
+    "one small symbol": lambda body: body.replace('"PEPE"', '"pepe"', 1),
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+def test_however_it_is_written_a_batch_is_the_same(odd: Callable[[str], str]) -> None:
+    rules = TradeRules(60)
+    body = "\n".join(map(line, range(3))) + "\n"
+    plain = trades_of_ndjson(body.encode(), rules)
+    assert list(plain) == [Trade("PEPE", number, MS * 1000, "0.5", "2", "buy") for number in range(3)]
+    assert trades_of_ndjson(odd(body).encode(), rules) == plain
+    items = ",".join(line for line in odd(body).splitlines() if line.strip())
+    assert trades_of_json(b'{"trades":[%b]}' % items.encode(), rules) == plain

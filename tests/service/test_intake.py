@@ -21,7 +21,7 @@ from klines.database import connected, translated
 from klines.dear import Dear, connections
 from klines.dsn import split
 from klines.errors import Unavailable
-from klines.models import Trade
+from klines.models import TradeColumns
 from klines.trade_input import trades_of_ndjson
 from klines.trade_rules import TradeRules
 from klines.web.admission import deadline
@@ -117,7 +117,7 @@ async def test_a_large_batch_is_parsed_beside_the_event_loop(
 ) -> None:
     parsing, go_on = threading.Event(), threading.Event()
 
-    def slow(body: bytes, rules: TradeRules) -> list[Trade]:
+    def slow(body: bytes, rules: TradeRules) -> TradeColumns:
         parsing.set()
         assert go_on.wait(10)
         return trades_of_ndjson(body, rules)

@@ -8,7 +8,9 @@ import io
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,17 @@ import asyncpg
 import click.testing
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from klines.cli.import_trades import import_command
 from klines.errors import BadRequest, InvalidItems, KlinesError, Unavailable
-from klines.importer import reader
+from klines.importer import reader, slices
 from klines.importer.progress import Step, shown_on
 from klines.importer.reader import Batch, ReadOptions, open_trades
-from klines.importer.staging import import_trades
-from klines.models import Receipt, Trade
+from klines.importer.slices import Shares
+from klines.importer.staging import SESSIONS, import_trades
+from klines.models import Receipt, Trade, columns_of
 from klines.timestamp import to_datetime
 from klines.writer import TradeWriter
 from tests.oracle import stored
@@ -239,15 +244,20 @@ async def test_an_import_that_was_cut_off_completes_when_it_is_run_again(
     put(file, csv_of(random.Random(3).sample(trades, 40)))  # noqa: S311
 
     def stop(step: Step) -> None:
-        if step == Step("storing", 14, 14 / 40):
+        if step.phase == "storing" and step.rows >= 14:
             raise Interrupted
 
     with pytest.raises(Interrupted):
         await run_import(database, file, on_progress=stop)
-    # Whole slices, the oldest ones: bars grew in the order of time.
-    assert sorted(trade.time_us for trade in await everything(connection)) == [trade.time_us for trade in trades[:14]]
+    kept = 0
+    for symbol in SYMBOLS:
+        # The oldest ones of every token: bars grew in the order of time.
+        found = [trade.time_us for trade in await stored_trades(connection, symbol)]
+        assert sorted(found) == [trade.time_us for trade in trades if trade.symbol == symbol][: len(found)]
+        kept += len(found)
+    assert 14 <= kept < 40
 
-    assert await run_import(database, file) == Receipt(40, 26, 14, 0)
+    assert await run_import(database, file) == Receipt(40, 40 - kept, kept, 0)
     await assert_stored(connection, trades)
 
 
@@ -298,7 +308,7 @@ async def kill(connection: asyncpg.Connection[Any]) -> None:
         "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity"
         " WHERE datname = current_database() AND application_name = 'klines import'"
     )
-    assert done == 1
+    assert done == SESSIONS
 
 
 async def test_a_cancelled_import_ends_at_once(
@@ -328,7 +338,7 @@ async def test_a_cancelled_import_leaves_no_thread_in_the_file(database: Databas
     def slow() -> Iterator[Batch]:
         loop.call_soon_threadsafe(inside.set)
         too_early.append(ended.wait(0.3))
-        yield Batch([], [], 0, 1.0)
+        yield Batch([], columns_of([]), 0, 1.0)
 
     running = asyncio.create_task(
         import_trades(database.url, slow(), register=True, slice_rows=7, on_progress=lambda step: None)
@@ -364,7 +374,8 @@ async def test_live_writers_go_on_beside_an_import(
     await assert_stored(connection, [*trades, *live])
 
 
-@pytest.mark.parametrize(("failures", "stores"), [(1, True), (2, True), (3, False)])
+# Both sessions lose, so three times may be once and twice.
+@pytest.mark.parametrize(("failures", "stores"), [(1, True), (2, True), (3 * SESSIONS, False)])
 async def test_a_slice_that_lost_against_other_writers_is_repeated(
     database: Database, connection: asyncpg.Connection[Any], file: Path, failures: int, stores: bool
 ) -> None:
@@ -389,6 +400,91 @@ async def test_a_slice_that_lost_against_other_writers_is_repeated(
         with pytest.raises(Unavailable, match="other writers"):
             await run_import(database, file)
         assert await counts(connection) == (0, 0)
+
+
+def two_tokens() -> list[Trade]:
+    """Of two tokens, which go to two sessions; the first trade of each token comes first."""
+    trades = [Trade(symbol, n, START_US + n * 1_000_000, "1", "1", "buy") for n in range(20) for symbol in SYMBOLS[:2]]
+    return sorted(trades, key=lambda trade: trade.time_us)
+
+
+@asynccontextmanager
+async def first_token_locked(connection: asyncpg.Connection[Any], writer: TradeWriter) -> AsyncIterator[None]:
+    """Whoever stores trades of it waits."""
+    await writer.write(two_tokens()[:2])
+    async with connection.transaction():
+        locked = "SELECT symbol FROM tokens JOIN klines_internal.feeds USING (token_id) WHERE symbol = $1 FOR UPDATE"
+        assert await connection.fetchval(locked, SYMBOLS[0]) == SYMBOLS[0]
+        yield
+
+
+async def test_the_sessions_do_not_wait_for_each_other(
+    database: Database, connection: asyncpg.Connection[Any], writer: TradeWriter, file: Path
+) -> None:
+    trades = two_tokens()
+    put(file, csv_of(trades))
+    half_stored = asyncio.Event()
+
+    def seen(step: Step) -> None:
+        if step == Step("storing", 20, 0.5):
+            half_stored.set()
+
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        async with first_token_locked(connection, writer):
+            running = asyncio.create_task(run_import(database, file, on_progress=seen))
+            await half_stored.wait()
+        assert await running == Receipt(40, 38, 2, 0)
+    await assert_stored(connection, trades)
+
+
+async def test_what_fails_in_one_session_ends_the_other(
+    database: Database, connection: asyncpg.Connection[Any], writer: TradeWriter, file: Path
+) -> None:
+    """The caller gets it as it is, although the other session still waits for a lock."""
+    trades = two_tokens()
+    old = trades[-1]._replace(trade_id=99, time_us=START_US - 1_000_000)
+    put(file, csv_of([trades[0], old, *trades[1:]]))
+    await connection.execute("UPDATE klines_internal.retention SET floor = $1", to_datetime(START_US))
+
+    async with first_token_locked(connection, writer):
+        with pytest.raises(InvalidItems, match="older than the retained"):
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await run_import(database, file)
+    assert sorted(await everything(connection)) == sorted(trades[:2])
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.sampled_from("ABCDEFGH"), st.integers(0, 99)), max_size=30), max_size=5),
+    st.integers(1, 4),
+    st.integers(0, 8),
+)
+def test_every_trade_is_in_the_one_share_of_its_token(
+    batches: list[list[tuple[str, int]]], count: int, placed: int
+) -> None:
+    shares, owners = Shares(count), dict[str, int]()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(slices, "MAX_PLACED", placed)
+        for batch in batches:
+            trades = [Trade(symbol, number, START_US, "1", "2", "buy") for symbol, number in batch]
+            divided = [list(share) for share in shares.divided(columns_of(trades))]
+            for place, share in enumerate(divided):
+                assert all(owners.setdefault(trade.symbol, place) == place for trade in share)
+            # Nothing is lost, and each share has the order of the batch.
+            assert divided == [[trade for trade in trades if owners[trade.symbol] == place] for place in range(count)]
+
+
+def test_shares_are_of_about_one_size() -> None:
+    """Tokens are busy by Zipf's law: the busiest ones decide."""
+    chance = random.Random(4)  # noqa: S311
+    weights = [1 / rank for rank in range(1, 51)]
+    symbols = chance.choices([f"T{number}" for number in range(50)], weights, k=20_000)
+    trades = [Trade(symbol, number, START_US, "1", "1", "buy") for number, symbol in enumerate(symbols)]
+    shares, sizes = Shares(2), [0, 0]
+    for start in range(0, 20_000, 1000):
+        for place, share in enumerate(shares.divided(columns_of(trades[start : start + 1000]))):
+            sizes[place] += len(share)
+    assert sum(sizes) == 20_000
+    assert min(sizes) > 9000
 
 
 async def test_nothing_is_left_behind(database: Database, connection: asyncpg.Connection[Any], file: Path) -> None:
@@ -418,7 +514,9 @@ async def test_progress_counts_both_phases(database: Database, file: Path) -> No
     storing = [step for step in steps if step.phase == "storing"]
     assert steps == checking + storing
     assert [step.rows for step in checking] == [10, 20, 30, 40]
-    assert [step.rows for step in storing] == [0, 7, 14, 21, 28, 35, 40]
+    stored_rows = [step.rows for step in storing]
+    assert (stored_rows[0], stored_rows[-1]) == (0, 40)
+    assert all(0 < after - before <= 7 for before, after in pairwise(stored_rows))
     assert checking[-1].share == storing[-1].share == 1.0
 
 
@@ -524,3 +622,16 @@ async def test_a_file_over_many_days_goes_in_slices_of_few(
     assert await run_import(database, file, slice_rows=20_000, on_progress=steps.append) == Receipt(350, 350, 0, 0)
     assert [step.rows for step in steps if step.phase == "storing"] == [0, 100, 200, 300, 350]
     assert await connection.fetchval("SELECT count(*) FROM klines_1d") == 350
+
+
+@pytest.mark.parametrize(("late_s", "order"), [(59, [0, 1, 2, 3]), (61, [0, 2, 1, 3])])
+async def test_a_file_that_is_nearly_in_order_keeps_its_own(
+    database: Database, connection: asyncpg.Connection[Any], file: Path, late_s: int, order: list[int]
+) -> None:
+    """The tape tells in which order the slices were committed."""
+    seconds = (0, 100, 100 - late_s, 200)
+    trades = [Trade("AAA", n, START_US + s * 1_000_000, "1", "1", "buy") for n, s in enumerate(seconds)]
+    file.write_text(csv_of(trades))
+    assert await run_import(database, file, slice_rows=1) == Receipt(4, 4, 0, 0)
+    taped = await connection.fetch("SELECT trade_ids FROM klines_internal.tape ORDER BY sequence")
+    assert [number for row in taped for number in row["trade_ids"]] == order

@@ -364,7 +364,7 @@ def test_no_trade_leaves_the_reader_after_a_bad_row(file: Path, monkeypatch: pyt
     seen: list[list[Trade]] = []
     with open_trades(file, ReadOptions()) as trades, pytest.raises(InvalidItems, match=":4: price"):
         for batch in trades.batches():
-            seen.append(batch.trades)
+            seen.append(list(batch.trades))
 
     assert [len(trades) for trades in seen] == [2, 0, 0]
 
@@ -394,7 +394,7 @@ def test_a_symbolic_link_is_followed(file: Path, tmp_path: Path) -> None:
     link.symlink_to(file)
     file.write_text(HEADER + ROW)
     with open_trades(link, ReadOptions()) as trades:
-        assert [batch.trades for batch in trades.batches()] == [[TRADE]]
+        assert [list(batch.trades) for batch in trades.batches()] == [[TRADE]]
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \r\n", b"\xef\xbb\xbf", gzip.compress(b"", mtime=0)])

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from klines.errors import MAX_REPORTED_ITEMS, InvalidItems, ItemError, echo
+
+
+class Fault(NamedTuple):
+    """What is wrong with one row; `column` and its `value` where one column is at fault."""
+
+    rule: str
+    column: str | None = None
+    value: str = ""
 
 
 class Faults:
@@ -13,10 +23,11 @@ class Faults:
         self.first: list[ItemError] = []
         self._file = file
 
-    def add(self, line: int, rule: str, column: str | None = None, value: str = "") -> None:
-        """One bad row; `column` and its `value` where one column is at fault."""
+    def add(self, line: int, fault: Fault) -> None:
+        """One bad row."""
         self.count += 1
         if len(self.first) < MAX_REPORTED_ITEMS:
+            rule, column, value = fault
             shown = rule if column is None else f"{_plain(column)}: {rule} (here {echo(value)})"
             self.first.append(ItemError(f"{self._file}:{line}", shown))
 

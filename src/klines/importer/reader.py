@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -11,11 +11,11 @@ from typing import NamedTuple
 import msgspec
 
 from klines.importer.columns import FIELDS, map_columns
-from klines.importer.faults import Faults
+from klines.importer.faults import Fault, Faults
 from klines.importer.rows import Format, Row, open_rows
 from klines.importer.source import Source, open_source, refusal
-from klines.importer.values import SideColumn, TimeColumn, TimeUnit, trade_id_of
-from klines.models import Trade
+from klines.importer.values import SideColumn, TimeColumn, TimeUnit, trade_id_of, trade_ids_of
+from klines.models import Trade, TradeColumns, columns_of
 from klines.symbol import canonical_symbol
 from klines.trade_rules import BrokenRule, TradeRules
 
@@ -41,7 +41,7 @@ class Batch(NamedTuple):
     """
 
     lines: list[int]
-    trades: list[Trade]
+    trades: TradeColumns
     rows: int
     share: float
 
@@ -73,37 +73,63 @@ class TradeFile:
         Raises `InvalidItems` at the end, or once enough rows are named, if any row breaks a rule, unless bad rows are
         to be skipped; `BadRequest` if the file cannot be read to its end or has no rows.
         """
-        rows = self._rows.values(tuple(self._columns.values()), self.faults)
+        rows = self._rows.values(tuple(self._columns.values()))
         strict = not self._options.skip_invalid
         seen = 0
-        while (batch := self._checked(islice(rows, BATCH_ROWS))).rows:
+        while (batch := self._checked(list(islice(rows, BATCH_ROWS)))).rows:
             seen += batch.rows
             if strict and self.faults.full:
                 break
             # After a bad row nothing will be stored, and the rest is read for its faults only.
-            yield batch._replace(lines=[], trades=[]) if strict and self.faults.count else batch
+            yield batch._replace(lines=[], trades=columns_of([])) if strict and self.faults.count else batch
         if not seen:
             raise refusal(self._source.name, "no rows")
         if strict and self.faults.count:
             raise self.faults.error()
 
-    def _checked(self, rows: Iterator[Row]) -> Batch:
+    def _checked(self, rows: Sequence[Row]) -> Batch:
         # Rules of the batch's own moment, which also bounds the symbols that they remember.
         rules = TradeRules(self._options.max_future_seconds)
-        given = self._given
-        before = self.faults.count
+        if (plain := self._plain(rules, rows)) is not None:
+            return Batch([line for line, _ in rows], plain, len(plain), self._source.share)
         lines: list[int] = []
         trades: list[Trade] = []
         for line, values in rows:
-            if values is None:
+            if isinstance(values, Fault):
+                self.faults.add(line, values)
                 continue
             try:
-                trades.append(self._trade(rules, *given, *values))
+                trades.append(self._trade(rules, *self._given, *values))
             except BrokenRule as broken:
                 self._add_fault(line, values, broken)
             else:
                 lines.append(line)
-        return Batch(lines, trades, len(trades) + self.faults.count - before, self._source.share)
+        return Batch(lines, columns_of(trades), len(rows), self._source.share)
+
+    def _plain(self, rules: TradeRules, rows: Sequence[Row]) -> TradeColumns | None:
+        """All rows at once; None where one of them is bad, or may be, and each has to be looked at."""
+        values = [texts for _, texts in rows if not isinstance(texts, Fault)]
+        if not values or len(values) < len(rows):
+            return None
+        columns = list(map(list, zip(*values, strict=True)))
+        symbols = [] if not self._given else [list(self._given) * len(rows)]
+        try:
+            return rules.columns(self._columns_of(*symbols, *columns))
+        except BrokenRule:
+            return None
+
+    def _columns_of(
+        self,
+        symbols: list[str],
+        ids: list[str],
+        times: list[str],
+        prices: list[str],
+        amounts: list[str],
+        sides: list[str],
+    ) -> TradeColumns:
+        # In the order in which a single row is read: the first time decides on the unit, if its row has come that far.
+        trade_ids, times_us = trade_ids_of(ids), self._time.all_us(times)
+        return TradeColumns(symbols, trade_ids, times_us, prices, amounts, self._side.sides(sides))
 
     def _trade(
         self, rules: TradeRules, symbol: str, trade_id: str, time: str, price: str, amount: str, side: str
@@ -112,4 +138,4 @@ class TradeFile:
 
     def _add_fault(self, line: int, values: tuple[str, ...], broken: BrokenRule) -> None:
         at = FIELDS.index(broken.field) - len(self._given)
-        self.faults.add(line, broken.rule, self._columns[broken.field], values[at])
+        self.faults.add(line, Fault(broken.rule, self._columns[broken.field], values[at]))

@@ -1,6 +1,6 @@
 """The rows of a CSV or JSONL text: for each its line and the texts of the wanted columns.
 
-A row that cannot be read is added to the faults and yields None, so that every row is counted by whoever reads.
+In the place of a row that cannot be read comes its fault, so that every row is counted by whoever reads.
 Where the rows' own bounds are in doubt (quotes), the file is refused with a `BadRequest`.
 """
 
@@ -16,11 +16,11 @@ from typing import Literal, Protocol, cast
 import msgspec
 
 from klines.errors import echo
-from klines.importer.faults import Faults
+from klines.importer.faults import Fault
 from klines.importer.source import Source, refusal
 
 Format = Literal["csv", "jsonl"]
-Row = tuple[int, tuple[str, ...] | None]
+Row = tuple[int, tuple[str, ...] | Fault]
 
 DELIMITERS = ",;\t|"
 
@@ -34,7 +34,7 @@ class Rows(Protocol):
 
     names: list[str]
 
-    def values(self, columns: Sequence[str], faults: Faults) -> Iterator[Row]:
+    def values(self, columns: Sequence[str]) -> Iterator[Row]:
         """The line of every row and its texts of `columns`; more than one column, each one of `names`."""
 
 
@@ -63,15 +63,14 @@ class _CsvRows:
         if times > 1:
             raise refusal(file, f"{echo(name)} is the name of {times} columns", number)
 
-    def values(self, columns: Sequence[str], faults: Faults) -> Iterator[Row]:
+    def values(self, columns: Sequence[str]) -> Iterator[Row]:
         width = len(self.names)
         pick = itemgetter(*map(self.names.index, columns))
         for line, row in self._rows():
             if len(row) == width:
                 yield line, pick(row)
             elif row:
-                faults.add(line, f"has {len(row)} fields, the header has {width}")
-                yield line, None
+                yield line, Fault(f"has {len(row)} fields, the header has {width}")
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         reader, before = self._reader, self._before
@@ -95,7 +94,7 @@ class _JsonRows:
         except (msgspec.DecodeError, RecursionError) as error:
             raise refusal(file, f"must be a JSON object: {_reason(error)}", number) from None
 
-    def values(self, columns: Sequence[str], faults: Faults) -> Iterator[Row]:
+    def values(self, columns: Sequence[str]) -> Iterator[Row]:
         fields = [f"_{number}" for number in range(len(columns))]
         shape = msgspec.defstruct(
             "Item",
@@ -110,15 +109,13 @@ class _JsonRows:
             try:
                 raw = msgspec.structs.astuple(decode(text))
             except (msgspec.DecodeError, RecursionError) as error:
-                faults.add(line, f"must be a JSON object: {_reason(error)}")
-                yield line, None
+                yield line, Fault(f"must be a JSON object: {_reason(error)}")
                 continue
             texts = tuple(map(_text_of, raw))
             if None in texts:
                 at = texts.index(None)
                 shown = bytes(raw[at]).decode()
-                faults.add(line, "must be a string or a number" if shown else "is missing", columns[at], shown)
-                yield line, None
+                yield line, Fault("must be a string or a number" if shown else "is missing", columns[at], shown)
             else:
                 yield line, cast(tuple[str, ...], texts)
 

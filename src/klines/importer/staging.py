@@ -1,29 +1,36 @@
-"""The database side of an import: all rows into a table of the session, then slices of it into `trades`.
+"""The database side of an import: all trades into tables of its sessions, then slices of these into `trades`.
 
-Slices go in the order of time, and of the file within one time, each in a transaction of its own with the semantics
-of `klines.writer`. So bars grow as they would have live, other writers wait for one slice at the most, and an import
-that was cut off can be run again. The session's table ends with the session.
+Each session has its own tokens, so none waits for another, and all store at the same time. Slices go in the order of
+time, each in a transaction of its own with the semantics of `klines.writer`; a session whose trades come nearly in that
+order (`klines.importer.slices`) keeps its own. So bars grow as they would have live, other writers wait for one slice
+of each session at the most, and an import that was cut off can be run again. A row of a session's table is a slice, its
+columns are arrays: cheap to fill, and read once. The table ends with the session.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing
-from typing import Any, LiteralString, NamedTuple, TypeAlias
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import LiteralString, NamedTuple
 
 import asyncpg
 
 from klines.database import CONNECT_SECONDS, connected, translated
 from klines.errors import MAX_REPORTED_ITEMS, InvalidItems, ItemError, Unavailable
+from klines.importer.filling import Connection, OnProgress, fill
 from klines.importer.progress import Step
 from klines.importer.reader import Batch
+from klines.importer.slices import SLICE_DAYS
 from klines.models import Receipt
 from klines.timestamp import to_datetime
 from klines.writer import ATTEMPTS, REGISTER
 
+# A session is one process of the database server. Storing takes it twice as long as reading takes us, so with two of
+# them neither waits much; more would take cores from live writers.
+SESSIONS = 2
 SLICE_ROWS = 20_000
-SLICE_DAYS = 100
+MAX_SLICE = 2**63 - 1
 SESSION = {
     "application_name": "klines import",
     "default_transaction_isolation": "read committed",
@@ -37,82 +44,80 @@ SESSION = {
     "plan_cache_mode": "force_custom_plan",
 }
 
-Connection: TypeAlias = "asyncpg.Connection[Any]"
-OnProgress = Callable[[Step], None]
-
+# Arrays are kept as they are: they are written and read once, and to compress them costs more than to store them.
 CREATE: LiteralString = """
     CREATE TEMP TABLE incoming (
-        number bigint, symbol text, trade_id bigint, time_us bigint, price numeric, amount numeric,
-        side public.trade_side
+        slice bigint PRIMARY KEY, earliest bigint, latest bigint,
+        symbols text STORAGE EXTERNAL, trade_ids bigint[] STORAGE EXTERNAL, times_us bigint[] STORAGE EXTERNAL,
+        prices numeric[] STORAGE EXTERNAL, amounts numeric[] STORAGE EXTERNAL,
+        sides public.trade_side[] STORAGE EXTERNAL
     )
 """
 
-# With the symbols in the index and the pages known as visible, only the INSERT visits the rows themselves: a file that
-# is in no order would have it visit all of the table for every slice.
-ORDER: LiteralString = "CREATE INDEX ON pg_temp.incoming (time_us, number) INCLUDE (symbol)"
-
-MAKE_VISIBLE: LiteralString = "VACUUM (ANALYZE) pg_temp.incoming"
-
-# The last row of the slice that follows the row ($1, $2), and its size: at most $3 rows of at most $4 days, as every
-# day is a chunk that the transaction locks.
-SLICE_END: LiteralString = """
-    SELECT time_us, number, count
-    FROM (
-        SELECT time_us, number, row_number() OVER slice AS count,
-               dense_rank() OVER (ORDER BY time_us / 86400000000) AS day
-        FROM (
-            SELECT time_us, number FROM pg_temp.incoming
-            WHERE (time_us, number) > ($1, $2) ORDER BY time_us, number LIMIT $3
-        ) AS following
-        WINDOW slice AS (ORDER BY time_us, number)
-    ) AS slice
-    WHERE day <= $4
-    ORDER BY time_us DESC, number DESC LIMIT 1
+# The same trades in new slices, in the order of time, and of the file within one time: at most $1 trades of at most $2
+# days, as every day is a chunk that the transaction locks.
+REORDER: LiteralString = """
+    WITH staged AS MATERIALIZED (DELETE FROM pg_temp.incoming RETURNING *), numbered AS (
+        SELECT batch.*, row_number() OVER (ORDER BY time_us, slice, number) - 1 AS place,
+               dense_rank() OVER (ORDER BY time_us / 86400000000) - 1 AS day
+        FROM staged CROSS JOIN LATERAL unnest(
+                 string_to_array(symbols, '/'), trade_ids, times_us, prices, amounts, sides
+             ) WITH ORDINALITY AS batch (symbol, trade_id, time_us, price, amount, side, number)
+    )
+    INSERT INTO pg_temp.incoming
+    SELECT min(place), min(time_us), max(time_us), string_agg(symbol, '/' ORDER BY place),
+           array_agg(trade_id ORDER BY place), array_agg(time_us ORDER BY place), array_agg(price ORDER BY place),
+           array_agg(amount ORDER BY place), array_agg(side ORDER BY place)
+    FROM numbered GROUP BY place / $1, day / $2
 """
+
+SLICES: LiteralString = "SELECT slice, earliest, latest, cardinality(trade_ids) FROM pg_temp.incoming ORDER BY slice"
 
 UNREGISTERED: LiteralString = """
     SELECT symbol
     FROM (
-        SELECT DISTINCT symbol FROM pg_temp.incoming
-        WHERE (time_us, number) > ($1, $2) AND (time_us, number) <= ($3, $4)
-    ) AS slice
-    WHERE NOT EXISTS (SELECT FROM public.tokens WHERE tokens.symbol = slice.symbol)
-    ORDER BY 1 LIMIT $5
+        SELECT DISTINCT unnest(string_to_array(symbols, '/')) AS symbol
+        FROM pg_temp.incoming WHERE slice BETWEEN $1 AND $2
+    ) AS given
+    WHERE NOT EXISTS (SELECT FROM public.tokens WHERE tokens.symbol = given.symbol)
+    ORDER BY 1 LIMIT $3
 """
 
-# In key order, and within a key in the order of the file: of two equal identities the first one stays.
+# In key order, and within a key in the order of the slice: of two equal identities the first one stays.
 # An interval times a number is computed in doubles, which hold every microsecond until the year 2255.
-INSERT: LiteralString = """
+INSERT_NEW: LiteralString = """
     INSERT INTO public.trades (token_id, trade_id, time, price, amount, side)
-    SELECT token_id, trade_id, timestamptz 'epoch' + time_us * interval '1 microsecond' AS time, price, amount, side
-    FROM pg_temp.incoming JOIN public.tokens USING (symbol)
-    WHERE (time_us, number) > ($1, $2) AND (time_us, number) <= ($3, $4)
+    SELECT token_id, trade_id, timestamptz 'epoch' + time_us * interval '1 microsecond', price, amount, side
+    FROM pg_temp.incoming
+    CROSS JOIN LATERAL unnest(string_to_array(symbols, '/'), trade_ids, times_us, prices, amounts, sides)
+         WITH ORDINALITY AS batch (symbol, trade_id, time_us, price, amount, side, number)
+    JOIN public.tokens USING (symbol)
+    WHERE slice = $1
     ORDER BY token_id, time_us, trade_id, number
-    ON CONFLICT DO NOTHING
 """
+INSERT: LiteralString = INSERT_NEW + "ON CONFLICT DO NOTHING"
 
 CONFLICTS: LiteralString = """
     SELECT count(*)
-    FROM pg_temp.incoming AS slice
+    FROM pg_temp.incoming
+    CROSS JOIN LATERAL unnest(string_to_array(symbols, '/'), trade_ids, times_us, prices, amounts, sides)
+         AS batch (symbol, trade_id, time_us, price, amount, side)
     JOIN public.tokens USING (symbol)
     JOIN public.trades AS stored
-      ON stored.token_id = tokens.token_id AND stored.trade_id = slice.trade_id
-     AND stored.time = timestamptz 'epoch' + slice.time_us * interval '1 microsecond'
-    WHERE (slice.time_us, slice.number) > ($1, $2) AND (slice.time_us, slice.number) <= ($3, $4)
-      AND stored.time BETWEEN $5 AND $6
-      AND (stored.price, stored.amount, stored.side) IS DISTINCT FROM (slice.price, slice.amount, slice.side)
+      ON stored.token_id = tokens.token_id AND stored.trade_id = batch.trade_id
+     AND stored.time = timestamptz 'epoch' + batch.time_us * interval '1 microsecond'
+    WHERE slice = $1 AND stored.time BETWEEN $2 AND $3
+      AND (stored.price, stored.amount, stored.side) IS DISTINCT FROM (batch.price, batch.amount, batch.side)
 """
 
 
-class Place(NamedTuple):
-    """A row in the order of the slices."""
+class Slice(NamedTuple):
+    """A row of the session's table: its times in epoch microseconds, and how many trades it has."""
 
-    time_us: int
     number: int
-
-
-BEFORE_ALL = Place(-1, -1)
-AFTER_ALL = Place(2**63 - 1, 2**63 - 1)
+    earliest_us: int
+    latest_us: int
+    size: int
 
 
 async def import_trades(
@@ -124,95 +129,110 @@ async def import_trades(
     `register` is off, with nothing stored, and for trades older than the retained ones. Raises `Unavailable` when the
     database cannot answer; then some slices may be stored, and importing the file again is safe.
     """
-    with translated():
-        connection = await connected(url, server_settings=SESSION)
-        try:
-            rows = await _stage(connection, batches, on_progress)
+    with _plain_errors():
+        async with AsyncExitStack() as stack:
+            connections = [await stack.enter_async_context(_session(url)) for _ in range(SESSIONS)]
+            in_order = await fill(connections, batches, slice_rows, on_progress)
+            await _reorder([one for one, kept in zip(connections, in_order, strict=True) if not kept], slice_rows)
             if not register:
-                await _refuse_unregistered(connection)
-            return await _store(connection, rows, slice_rows, on_progress)
+                await _refuse_unregistered(connections)
+            return await _store(connections, on_progress)
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """The first failure of the sessions, as what callers expect."""
+    with translated():
+        try:
+            try:
+                yield
+            except ExceptionGroup as failed:
+                first: Exception = failed.exceptions[0]
+                raise first from first.__cause__
         except asyncpg.CheckViolationError as error:
             raise InvalidItems(str(error), code=error.constraint_name or "trade_invalid") from None
-        finally:
-            await connection.close(timeout=CONNECT_SECONDS)
 
 
-async def _stage(connection: Connection, batches: Iterator[Batch], on_progress: OnProgress) -> int:
-    await connection.execute(CREATE)
-    async with aclosing(_copy_texts(batches, on_progress)) as source:
-        status = await connection.copy_to_table("incoming", schema_name="pg_temp", source=source)
-    await connection.execute(ORDER)
-    await connection.execute(MAKE_VISIBLE)
-    return int(status.rpartition(" ")[2])
-
-
-async def _copy_texts(batches: Iterator[Batch], on_progress: OnProgress) -> AsyncGenerator[bytes]:
-    """The batches as COPY reads them; the next one is read and checked in a thread while this one is sent."""
-    rows = 0
-    following = asyncio.create_task(asyncio.to_thread(_next_text, batches))
+@asynccontextmanager
+async def _session(url: str) -> AsyncIterator[Connection]:
+    connection = await connected(url, server_settings=SESSION)
     try:
-        # Shielded: a thread cannot be cancelled, and the file must not be closed under it.
-        while (found := await asyncio.shield(following)) is not None:
-            following = asyncio.create_task(asyncio.to_thread(_next_text, batches))
-            text, count, share = found
-            rows += count
-            on_progress(Step("checking", rows, share))
-            if text:
-                yield text
+        await connection.execute(CREATE)
+        yield connection
     finally:
-        await asyncio.wait([following])
-        following.exception()
+        await connection.close(timeout=CONNECT_SECONDS)
 
 
-def _next_text(batches: Iterator[Batch]) -> tuple[bytes, int, float] | None:
-    batch = next(batches, None)
-    if batch is None:
-        return None
-    # Nothing here needs COPY's escapes: symbols have no backslash and no white space, the rest is digits.
-    numbered = zip(batch.lines, batch.trades, strict=True)
-    text = "".join([f"{line}\t{t[0]}\t{t[1]}\t{t[2]}\t{t[3]}\t{t[4]}\t{t[5]}\n" for line, t in numbered])
-    return text.encode(), batch.rows, batch.share
+async def _reorder(connections: Sequence[Connection], slice_rows: int) -> None:
+    async with asyncio.TaskGroup() as group:
+        for connection in connections:
+            group.create_task(connection.execute(REORDER, slice_rows, SLICE_DAYS))
 
 
-async def _refuse_unregistered(connection: Connection) -> None:
-    found = await connection.fetch(UNREGISTERED, *BEFORE_ALL, *AFTER_ALL, MAX_REPORTED_ITEMS)
+async def _refuse_unregistered(connections: Sequence[Connection]) -> None:
+    found = [
+        symbol
+        for connection in connections
+        for (symbol,) in await connection.fetch(UNREGISTERED, 0, MAX_SLICE, MAX_REPORTED_ITEMS)
+    ]
     if found:
-        errors = tuple(ItemError(symbol, "is not registered") for (symbol,) in found)
+        errors = tuple(ItemError(symbol, "is not registered") for symbol in sorted(found)[:MAX_REPORTED_ITEMS])
         detail = f"{errors[0].loc}: unknown symbol, and registration by trade is off; nothing was stored"
         raise InvalidItems(detail, code="symbol_unknown", errors=errors)
 
 
-async def _store(connection: Connection, rows: int, slice_rows: int, on_progress: OnProgress) -> Receipt:
-    receipt, after = Receipt(0, 0, 0, 0), BEFORE_ALL
+async def _store(connections: Sequence[Connection], on_progress: OnProgress) -> Receipt:
+    """What became of the slices of all sessions, which store them at the same time."""
+    staged = [[Slice(*row) for row in await connection.fetch(SLICES)] for connection in connections]
+    rows, total = sum(one.size for slices in staged for one in slices), Receipt(0, 0, 0, 0)
+
+    def add(receipt: Receipt) -> None:
+        nonlocal total
+        total += receipt
+        on_progress(Step("storing", total.received, total.received / rows))
+
     on_progress(Step("storing", 0, 0.0))
-    while (found := await connection.fetchrow(SLICE_END, *after, slice_rows, SLICE_DAYS)) is not None:
-        *place, size = found
-        last = Place(*place)
-        receipt += await _attempted(connection, after, last, size)
-        on_progress(Step("storing", receipt.received, receipt.received / rows))
-        after = last
-    return receipt
+    async with asyncio.TaskGroup() as group:
+        for connection, slices in zip(connections, staged, strict=True):
+            group.create_task(_Store(connection).store(slices, add))
+    return total
 
 
-async def _attempted(connection: Connection, after: Place, last: Place, size: int) -> Receipt:
-    for _ in range(ATTEMPTS):
-        try:
-            return await _stored(connection, after, last, size)
-        except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
-            # Only writers outside the service can cause it: they may lock in another order.
-            continue
-    raise Unavailable(f"other writers got in the way {ATTEMPTS} times", code="database_busy")
+class _Store:
+    """Stores the slices of a session; once one repeats a stored trade, the further ones are expected to."""
 
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._insert = INSERT_NEW
 
-async def _stored(connection: Connection, after: Place, last: Place, size: int) -> Receipt:
-    bounds = (*after, *last)
-    async with connection.transaction():
-        fresh = await connection.fetch(UNREGISTERED, *bounds, size)
-        if fresh:
-            await connection.execute(REGISTER, [symbol for (symbol,) in fresh])
-        inserted = int((await connection.execute(INSERT, *bounds)).rpartition(" ")[2])
-        conflicts = 0
-        if inserted < size:
-            times = to_datetime(after.time_us), to_datetime(last.time_us)
-            conflicts = await connection.fetchval(CONFLICTS, *bounds, *times)
-    return Receipt(size, inserted, size - inserted - conflicts, conflicts)
+    async def store(self, slices: Sequence[Slice], add: Callable[[Receipt], None]) -> None:
+        """One after the other; `add` is told what became of each."""
+        for one in slices:
+            add(await self._attempted(one))
+
+    async def _attempted(self, one: Slice) -> Receipt:
+        failures = 0
+        while failures < ATTEMPTS:
+            try:
+                return await self._stored(one)
+            except asyncpg.UniqueViolationError:
+                if self._insert is INSERT:
+                    raise
+                self._insert = INSERT
+            except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
+                # Only writers outside the service can cause it: they may lock in another order.
+                failures += 1
+        raise Unavailable(f"other writers got in the way {ATTEMPTS} times", code="database_busy")
+
+    async def _stored(self, one: Slice) -> Receipt:
+        connection = self._connection
+        async with connection.transaction():
+            fresh = await connection.fetch(UNREGISTERED, one.number, one.number, one.size)
+            if fresh:
+                await connection.execute(REGISTER, [symbol for (symbol,) in fresh])
+            inserted = int((await connection.execute(self._insert, one.number)).rpartition(" ")[2])
+            conflicts = 0
+            if inserted < one.size:
+                times = to_datetime(one.earliest_us), to_datetime(one.latest_us)
+                conflicts = await connection.fetchval(CONFLICTS, one.number, *times)
+        return Receipt(one.size, inserted, one.size - inserted - conflicts, conflicts)

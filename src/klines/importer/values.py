@@ -5,7 +5,8 @@ Every function raises `BrokenRule` with the field and the rule.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from operator import eq
 from typing import Literal, get_args
 
 from klines.importer.columns import MAKER_NAMES
@@ -24,6 +25,7 @@ _UNIT_OF_DIGITS: Mapping[int, TimeUnit] = {
     **dict.fromkeys((18, 19), "ns"),
 }
 _DIGITS_TO_US = {"s": 6, "ms": 3, "us": 0}
+_US = {"s": 1_000_000, "ms": 1000, "us": 1}
 
 _SIDES: Mapping[str, Side] = {"buy": "buy", "b": "buy", "sell": "sell", "s": "sell"}
 # The maker bought: so the taker sold.
@@ -35,6 +37,12 @@ def trade_id_of(text: str) -> int:
     if _digits(text) and (text == "0" or text[0] != "0"):
         return int(text)
     raise BrokenRule("trade_id", "must be a whole number in plain digits, without a sign or leading zeros")
+
+
+def trade_ids_of(texts: Sequence[str]) -> list[int]:
+    """The numbers of many trades."""
+    ids = _plain_numbers(texts)
+    return [trade_id_of(text) for text in texts] if ids is None else ids
 
 
 class SideColumn:
@@ -51,6 +59,11 @@ class SideColumn:
         if side is None:
             raise BrokenRule("side", self._rule)
         return side
+
+    def sides(self, texts: Sequence[str]) -> list[Side]:
+        """The takers' sides."""
+        known = {text: self.side(text) for text in set(texts)}
+        return [known[text] for text in texts]
 
 
 class TimeColumn:
@@ -71,6 +84,14 @@ class TimeColumn:
                 raise BrokenRule("time", str(error)) from None
         return _cut(text, self._unit)
 
+    def all_us(self, texts: Sequence[str]) -> list[int]:
+        """Epoch microseconds of many times."""
+        first = self.us(texts[0])
+        factor = _US.get(self._unit or "")
+        if factor is None or (numbers := _plain_numbers(texts)) is None:
+            return [first, *map(self.us, texts[1:])]
+        return [number * factor for number in numbers]
+
 
 def _guessed(text: str) -> TimeUnit:
     if "-" in text[1:] or ":" in text:
@@ -90,6 +111,17 @@ def _cut(text: str, unit: TimeUnit) -> int:
         return int(whole) // 1000
     digits = _DIGITS_TO_US[unit]
     return int(whole + fraction[:digits].ljust(digits, "0"))
+
+
+def _plain_numbers(texts: Sequence[str]) -> list[int] | None:
+    """The numbers, if each is written as it would be written again: digits, and no other zero before them."""
+    if max(map(len, texts)) > MAX_DIGITS:
+        return None
+    try:
+        numbers = list(map(int, texts))
+    except ValueError:
+        return None
+    return numbers if all(map(eq, map(str, numbers), texts)) and min(numbers) >= 0 else None
 
 
 def _digits(text: str) -> bool:

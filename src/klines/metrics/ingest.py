@@ -9,7 +9,7 @@ from typing import Any
 from klines import tracing
 from klines.errors import InvalidItems, Unavailable
 from klines.metrics.instruments import Instruments
-from klines.models import Receipt, Trade
+from klines.models import Receipt, Trade, TradeColumns, columns_of
 from klines.writer import TradeWriter
 
 
@@ -29,16 +29,16 @@ class MeasuredWriter(TradeWriter):
         """Whether the last batch was refused by a database that answers, so many seconds ago at the most."""
         return time.monotonic() - self._refused_at < seconds
 
-    async def write(self, trades: Sequence[Trade]) -> Receipt:
+    async def write(self, trades: TradeColumns | Sequence[Trade]) -> Receipt:
         """As `TradeWriter.write`."""
-        counted = self._instruments
-        counted.received.inc(len(trades))
+        counted, batch = self._instruments, columns_of(trades)
+        counted.received.inc(len(batch))
         began = time.perf_counter()
         # A batch that is given up may be stored all the same.
         outcome = "unknown"
-        with counted.writing.track_inprogress(), tracing.span("ingest", trades=len(trades)):
+        with counted.writing.track_inprogress(), tracing.span("ingest", trades=len(batch)):
             try:
-                receipt = await super().write(trades)
+                receipt = await super().write(batch)
                 outcome = "stored"
                 self._full_at = self._refused_at = -float("inf")
             except InvalidItems:
@@ -54,14 +54,14 @@ class MeasuredWriter(TradeWriter):
             finally:
                 counted.batches.labels(outcome).inc()
                 counted.ingest.observe(time.perf_counter() - began)
-        self._count(trades, receipt)
+        self._count(batch, receipt)
         return receipt
 
-    def _count(self, trades: Sequence[Trade], receipt: Receipt) -> None:
+    def _count(self, batch: TradeColumns, receipt: Receipt) -> None:
         outcomes = self._instruments.trades
         outcomes.labels("inserted").inc(receipt.inserted)
         outcomes.labels("duplicate").inc(receipt.duplicates)
         outcomes.labels("conflict").inc(receipt.conflicts)
         if receipt.inserted:
-            newest = max(trade.time_us for trade in trades)
+            newest = max(batch.times_us)
             self._instruments.stored_lag.observe(max(0.0, time.time() - newest / 1e6))

@@ -11,7 +11,7 @@ from litestar.params import FromPath
 
 from klines.database import reading
 from klines.errors import BadRequest
-from klines.models import Receipt, Trade
+from klines.models import Receipt, TradeColumns
 from klines.queries import trades
 from klines.queries.window import Window
 from klines.trade_input import trades_of_json, trades_of_ndjson
@@ -67,7 +67,7 @@ async def post_trades(request: Incoming, services: Given) -> Response[Receipt]:
         return Response(await services.writer.write(batch))
 
 
-async def _batch(request: Incoming, services: Services, room: Room) -> list[Trade]:
+async def _batch(request: Incoming, services: Services, room: Room) -> TradeColumns:
     media_type, body = await read_body(request, JSON, NDJSON, room=room)
     if not body.strip():
         raise BadRequest("the body is empty", code="body_empty")
