@@ -108,7 +108,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     klines_push_interval: Annotated[
         int,
         Meta(ge=0, le=10_000, description="least milliseconds between two pushes of one token; the first is at once"),
-    ] = 20
+    ] = 10
     klines_close_grace: Annotated[
         int,
         Meta(ge=0, le=60_000, description="milliseconds after its interval that a bar waits for late commits to close"),

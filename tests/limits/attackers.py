@@ -10,9 +10,11 @@ import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import asyncpg
 import httpx
+import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
@@ -63,9 +65,17 @@ def statements() -> Iterator[list[str]]:
     def note(connection: object, cursor: object, statement: str, *_: object) -> None:
         asked.append(statement)
 
+    async def fetch(connection: asyncpg.Connection[Any], statement: str, *arguments: Any, **choices: Any) -> Any:
+        asked.append(statement)
+        return await run(connection, statement, *arguments, **choices)
+
+    # What runs often goes to the driver directly.
+    run = asyncpg.Connection.fetch
     event.listen(Engine, "before_cursor_execute", note)
     try:
-        yield asked
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(asyncpg.Connection, "fetch", fetch)
+            yield asked
     finally:
         event.remove(Engine, "before_cursor_execute", note)
 

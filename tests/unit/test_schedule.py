@@ -29,7 +29,6 @@ def test_the_first_change_is_read_at_once_and_the_next_one_after_the_push_interv
     schedule = watching(Stream(1))
     schedule.ring([1], 100.1)
     assert taken(schedule, 100.1) == [1]
-    schedule.feeds[1].pushed = 100.1
     schedule.ring([1], 100.11)
     schedule.ring([1], 100.12)
     assert taken(schedule, 100.12) == []
@@ -38,6 +37,29 @@ def test_the_first_change_is_read_at_once_and_the_next_one_after_the_push_interv
     assert taken(schedule, due - 1e-6) == []
     assert taken(schedule, due) == [1]
     assert taken(schedule, 100.2) == []
+
+
+def test_what_takes_long_to_tell_is_told_less_often() -> None:
+    schedule = watching(Stream(1), Stream(2))
+    schedule.ring([1, 2], 100.1)
+    feeds = schedule.take(100.1, 500)
+    schedule.told(feeds[:1], 100.1, 100.1 + 2 * PUSH)
+    schedule.told(feeds[1:], 100.1, 100.1 + PUSH / 4)
+    schedule.ring([1, 2], 100.1 + 2 * PUSH)
+    assert taken(schedule, 100.1 + 2 * PUSH) == [2]
+    assert taken(schedule, 100.1 + 4 * PUSH - 0.001) == []
+    assert taken(schedule, 100.1 + 4.25 * PUSH) == [1]
+
+
+def test_without_an_interval_only_what_takes_long_waits() -> None:
+    schedule = Schedule(0)
+    schedule.watch(Feed(1, "PEPE", "epoch", Place(0, 500)), Stream(1))
+    schedule.take(100.0, 500)
+    schedule.ring([1], 100.0)
+    schedule.told(schedule.take(100.0, 500), 100.0, 100.01)
+    schedule.ring([1], 100.01)
+    assert taken(schedule, 100.015) == []
+    assert taken(schedule, 100.021) == [1]
 
 
 def test_tokens_that_nobody_watches_are_not_read() -> None:

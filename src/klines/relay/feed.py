@@ -36,7 +36,8 @@ class Feed:
         self.epoch = epoch
         self.place = place
         self.streams: dict[Stream, Address] = {}
-        self.pushed = 0.0
+        # When it may be pushed again.
+        self.allowed = 0.0
         # When its doorbell rang for what was not told yet; 0: nothing is owed.
         self.rung = 0.0
         # A read of it is under way: nobody else may move it. And after one that opened a stream, the turn is a turn's.

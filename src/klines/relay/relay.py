@@ -20,6 +20,7 @@ from klines.cursor import Place, Stream
 from klines.errors import Unavailable
 from klines.hub import RESTART, Hub
 from klines.listener import Doorbell, Resumed, listen
+from klines.patience import patience
 from klines.queries.changes import Changes, Moment, Wanted, changes
 from klines.queries.feeds import epoch, sequences
 from klines.relay.asks import Asks
@@ -97,13 +98,12 @@ class Relay:
 
     async def read(self) -> None:
         """Read and publish, for ever."""
-        least, most = RETRY_SECONDS
-        wait = least
+        wait, most = RETRY_SECONDS
         while True:
             try:
                 async with self._engines.turn() as connection:
                     await self._resume(connection)
-                    wait = least
+                    wait = RETRY_SECONDS[0]
                     await self._turns(connection)
             except Unavailable:
                 self.pulse.failed()
@@ -112,7 +112,7 @@ class Relay:
 
     async def _resume(self, connection: AsyncConnection) -> None:
         """Look whether this is the database that it was: if not, every stream begins anew."""
-        async with asyncio.timeout(READ_SECONDS):
+        async with patience(READ_SECONDS):
             name = await epoch(connection)
             feeds = self._schedule.feeds
             counts = await sequences(connection, feeds.keys()) if feeds else {}
@@ -161,17 +161,18 @@ class Relay:
 
     async def _advance(self, connection: AsyncConnection, due: list[Feed]) -> None:
         """Read what came to these feeds, publish it, and move them on."""
-        due = [feed for feed in due if feed.streams]
-        if not due:
+        if not (due := [feed for feed in due if feed.streams]):
             return
         wanted = [Wanted(one.token_id, list(one.streams), one.place, self._moment(one.place.moment_ms)) for one in due]
         for feed in due:
             feed.held = True
         try:
-            async with asyncio.timeout(READ_SECONDS):
+            async with patience(READ_SECONDS):
                 answer = await changes(connection, wanted)
+            began = asyncio.get_running_loop().time()
             for feed, asked, found in zip(due, wanted, answer.feeds, strict=True):
                 self._publish(feed, asked, found)
+            self._schedule.told(due, began, asyncio.get_running_loop().time())
             self.pulse.told(due)
         finally:
             for feed in due:
@@ -199,7 +200,7 @@ class Relay:
         while True:
             ask = await self._asks.next(dear=dear)
             try:
-                async with asyncio.timeout(OPEN_SECONDS), self._engines.opening(dear=dear) as connection:
+                async with patience(OPEN_SECONDS), self._engines.opening(dear=dear) as connection:
                     await self._open(connection, ask)
             except Behind:
                 self._asks.postpone(ask)

@@ -78,7 +78,7 @@ class Schedule:
         """These tokens changed, or (None) any may have: the watched ones are due as soon as they may be."""
         changed = self.feeds.keys() if tokens is None else self.feeds.keys() & set(tokens)
         for token_id in changed - self._due.keys():
-            allowed = self.feeds[token_id].pushed + self._push_seconds
+            allowed = self.feeds[token_id].allowed
             # A poll, and what rings for any token, says of none when it changed.
             self.feeds[token_id].rung = 0.0 if tokens is None else now
             self._due[token_id] = now if allowed <= now else self._together(allowed)
@@ -86,7 +86,7 @@ class Schedule:
     def _together(self, time: float) -> float:
         # Feeds that have to wait are due in groups, a quarter of the interval apart: a read for each costs more.
         grid = self._push_seconds / 4
-        return ceil(time / grid) * grid
+        return ceil(time / grid) * grid if grid else time
 
     def at(self, token_id: int, time: float) -> None:
         """This feed is due at a time of its own, if it is watched still."""
@@ -106,9 +106,14 @@ class Schedule:
                 continue
             if self._due.pop(feed.token_id, None) is not None:
                 # Also when nothing turns out to have come: forged doorbells must not make reads more frequent.
-                feed.pushed = now
+                feed.allowed = now + self._push_seconds
             free.append(feed)
         return free
+
+    def told(self, feeds: Iterable[Feed], began: float, now: float) -> None:
+        """Telling these has had the event loop since then: for as long it is for others at the least."""
+        for feed in feeds:
+            feed.allowed = max(feed.allowed, now + (now - began))
 
     def _where_bars_ended(self, moment_ms: int) -> set[int]:
         crossed = set()
