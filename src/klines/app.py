@@ -45,12 +45,15 @@ from klines.web.admission import tickets
 from klines.web.admission.access import open_access
 from klines.web.admission.gate import gate
 from klines.web.admission.intake import Intake
+from klines.web.answers import Answers
 from klines.web.binance.streams.market import open_market
 from klines.web.binance.streams.tickers import Tickers
 from klines.web.document import Document
+from klines.web.joint import JointAnswers
 from klines.web.leaving import noticed
 from klines.web.probe import open_probe
 from klines.web.services import Services
+from klines.web.versions import open_versions
 
 WRITERS = 4
 # A heartbeat comes within five seconds of silence: the relay looks every half second.
@@ -140,23 +143,32 @@ async def _served(
     """What routes and streams use, and the pool of the writer."""
     breaker, size, token_ids = Breaker(), connections(settings.klines_pool_size), dict[str, int]()
     dear, register = Dear(size), settings.klines_register_tokens
-    async with open_engine(reader, size, breaker=breaker) as engine, open_writers(writer_url, WRITERS) as pool:
+    async with (
+        open_engine(reader, size, autocommit=True, breaker=breaker) as engine,
+        open_writers(writer_url, WRITERS) as pool,
+    ):
         writer = MeasuredWriter(pool, register=register, breaker=breaker, instruments=metrics.instruments)
+
+        joint = JointAnswers()
+        answers = Answers(joint)
 
         def forget() -> None:
             token_ids.clear()
             writer.forget_tokens()
+            answers.forget()
 
         async with (
             _live(settings, reader, engine, dear, forget) as (hub, relay),
             open_probe(writer_url) as probe,
+            open_versions(reader, answers.forget) as versions,
         ):
             relay.pulse.recovered = breaker.close
             with closing(Intake()) as intake:
-                yield (
-                    Services(engine, writer, settings, schema, token_ids, relay, hub, dear, intake, breaker, probe),
-                    pool,
-                )
+                services = Services(
+                    engine, writer, settings, schema, token_ids, relay, hub, dear, intake, breaker, probe, joint,
+                    answers, versions,
+                )  # fmt: skip
+                yield services, pool
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager, nullcontext, suppres
 from typing import Any, cast
 
 import asyncpg
+from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -22,14 +23,15 @@ from klines.breaker import GONE, Breaker
 from klines.dsn import split
 from klines.errors import Unavailable
 from klines.patience import patience, place
+from klines.proof import prove_connections
 from klines.session import BY_KEY, PATH
 
 APPLICATION = "klines"
 CONNECT_SECONDS = 5
 ACQUIRE_SECONDS = 2
-# For a connection of a pool to open, or a reading one to prove that it answers. To drop one that does not takes the
-# driver two seconds more.
+# For a connection of a pool to open, or a reading one to prove that it answers.
 READY_SECONDS = 3
+PROVEN_SECONDS = 1  # how long a connection that was used needs no proof that it answers
 READ_SECONDS = 5
 WRITE_SECONDS = 60
 # A statement of a writer: it ends before the request that sent it.
@@ -73,11 +75,13 @@ async def open_engine(
     statement_seconds: int = READ_SECONDS,
     *,
     by_key: bool = False,
+    autocommit: bool = False,
     breaker: Breaker | None = None,
 ) -> AsyncIterator[AsyncEngine]:
     """The reading engine on the PostgreSQL at `url`; a statement may take `statement_seconds` (0: any time).
 
     With `by_key` it is for statements that read few rows by their keys, often: planned once, whatever statistics say.
+    With `autocommit` every statement is a transaction of its own, which spares two round trips a use.
     The URL is asyncpg's, with all that libpq reads in one (`sslmode`, `connect_timeout`, several hosts, a socket's
     directory). What is read through it counts for the `breaker`, if there is one.
     """
@@ -86,7 +90,9 @@ async def open_engine(
     patience = statement_seconds + MARGIN_SECONDS if statement_seconds else None
 
     async def connect(*_: object, **__: object) -> asyncpg.Connection[Any]:
-        return await connected(url, command_timeout=patience, server_settings=session)
+        connection = await connected(url, command_timeout=patience, server_settings=session)
+        await tracing.watch(connection)
+        return connection
 
     engine = create_async_engine(
         "postgresql+asyncpg://",
@@ -94,8 +100,8 @@ async def open_engine(
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=ACQUIRE_SECONDS,
-        pool_pre_ping=True,
         hide_parameters=True,
+        isolation_level="AUTOCOMMIT" if autocommit else None,
         execution_options={
             "klines_breaker": breaker,
             "klines_places": asyncio.Semaphore(pool_size),
@@ -103,6 +109,8 @@ async def open_engine(
         },
     )
     tracing.watch_reads(engine)
+    prove_connections(engine, PROVEN_SECONDS)
+    event.listen(engine.sync_engine, "invalidate", _cut)
     try:
         yield engine
     finally:
@@ -119,7 +127,7 @@ async def open_writers(url: str, size: int) -> AsyncIterator[asyncpg.Pool[Any]]:
         max_size=size,
         timeout=seconds,
         command_timeout=INGEST_SECONDS + MARGIN_SECONDS,
-        init=tracing.watch_writes,
+        init=tracing.watch,
         # A late trade in a compressed chunk decompresses its neighbours; one transaction may hold many of them.
         server_settings=PATH
         | _session(INGEST_SECONDS)
@@ -189,9 +197,12 @@ async def _closed(closing: Awaitable[None]) -> None:
 async def _drop(connection: AsyncConnection) -> None:
     # Not closed, nor rolled back: that asks a server which has just not answered.
     if not connection.invalidated:
-        driver: Any = (await connection.get_raw_connection()).driver_connection
-        driver.terminate()
         await connection.invalidate()
+
+
+def _cut(connection: Any, *_: object) -> None:
+    # SQLAlchemy would ask the server to end it, and wait two seconds for one that does not answer.
+    connection.driver_connection.terminate()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from klines.sole import Holder
 from klines.writer import forget_tape, forget_trades
 
 PERIOD_SECONDS = 3600.0
-# When a policy had to be moved first: a refresh that has begun with the old one has its time.
+# When a policy had to be moved first, or a refresh is under way: it has its time.
 AGAIN_SECONDS = 60.0
 TAPE_SECONDS = 900
 SWEEP_SECONDS = 30.0

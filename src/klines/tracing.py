@@ -128,13 +128,13 @@ def watch_reads(engine: AsyncEngine) -> None:
     event.listen(engine.sync_engine, "handle_error", failed)
 
 
-async def watch_writes(connection: asyncpg.Connection[Any]) -> None:
-    """Tell a span of each statement of a connection that is made while traces are sent."""
+async def watch(connection: asyncpg.Connection[Any]) -> None:
+    """Tell a span of each statement that a connection runs directly, where traces are sent as it is made."""
     if _tracer is not None:
-        connection.add_query_logger(_written)
+        connection.add_query_logger(_ran)
 
 
-def _written(query: Any) -> None:
+def _ran(query: Any) -> None:
     _statement_ended(query.query, time.time_ns() - int(query.elapsed * 1e9), query.exception)
 
 

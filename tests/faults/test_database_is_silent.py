@@ -134,9 +134,11 @@ async def test_a_pool_in_use_is_told_in_time_and_health_answers(
     plain: Database, small: httpx.AsyncClient, figures: Callable[..., None]
 ) -> None:
     async with locked(plain.url) as connection:
-        holding = [asyncio.create_task(timed(small, READS[0])) for _ in range(2)]
+        # Of those who ask the same one would wait in the database, and the others in the service.
+        asked = [f"{READS[0]}?limit={limit}" for limit in range(1, 13)]
+        holding = [asyncio.create_task(timed(small, path)) for path in asked[:2]]
         await poll(lambda: connection.fetchval(f"SELECT ({ACTIVE}) = 2"))
-        waiting = [asyncio.create_task(timed(small, READS[0])) for _ in range(10)]
+        waiting = [asyncio.create_task(timed(small, path)) for path in asked[2:]]
         ready_s, ready = await timed(small, "/health/ready")
         assert (ready.status_code, ready.json()["ready"]) == (200, True)
         refused = await asyncio.gather(*waiting)

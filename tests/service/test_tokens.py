@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import time
+from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
+
+from tests.application import serving, settings_for
+from tests.faults.oracles import connected
+from tests.live.followers import poll
+from tests.servers import Database
+from tests.storage.bars import retire
 
 HOUR = 3_600_000
 
@@ -44,6 +54,90 @@ async def test_the_last_24_hours(client: httpx.AsyncClient) -> None:
         "quote_volume_24h": "28",
         "trades_24h": 3,
     }
+
+
+async def test_the_24_hours_are_those_of_the_trades_to_the_last_digit(client: httpx.AsyncClient) -> None:
+    pick = random.Random(1)  # noqa: S311 - the same trades every time
+    trades = [
+        trade(
+            pick.choice("ABCDE"),
+            number,
+            int(pick.random() ** 3 * 30 * HOUR),
+            f"0.{pick.randint(1, 10**9):012}",
+            str(pick.randint(1, 10**6)),
+        )
+        for number in range(3000)
+    ]
+    await post(client, *trades)
+    told = {row["symbol"]: row for row in (await client.get("/api/v3/ticker/24hr")).json()}
+    expected = {}
+    for symbol, row in told.items():
+        mine = sorted((one["time"], one["trade_id"], one) for one in trades if one["symbol"] == symbol)
+        recent = [one for time_ms, _, one in mine if time_ms >= row["openTime"]]
+        expected[symbol] = _figures(recent, before=mine[len(mine) - len(recent) - 1][2])
+    names = ("prevClosePrice", "openPrice", "highPrice", "lowPrice", "volume", "quoteVolume", "count", "firstId")
+    assert {symbol: [fixed(row[name]) for name in names] for symbol, row in told.items()} == expected
+    # The lists show the same, each sorted by its own.
+    for sort, name in (("volume", "quoteVolume"), ("trades", "count"), ("change", "priceChangePercent")):
+        best = sorted(told, key=lambda symbol: (-Decimal(told[symbol][name]), symbol))
+        assert await symbols(client, sort=sort) == best
+        assert await symbols(client, sort=sort, limit=2, offset=1) == best[1:3]
+
+
+def fixed(value: Any) -> Decimal:
+    return Decimal(value)
+
+
+def _figures(recent: list[dict[str, Any]], before: dict[str, Any]) -> list[Decimal]:
+    prices = [Decimal(one["price"]) for one in recent]
+    amounts = [Decimal(one["amount"]) for one in recent]
+    quotes = [price * amount for price, amount in zip(prices, amounts, strict=True)]
+    return [
+        Decimal(before["price"]), prices[0], max(prices), min(prices), sum(amounts, Decimal()), sum(quotes, Decimal()),
+        Decimal(len(recent)), Decimal(recent[0]["trade_id"]),
+    ]  # fmt: skip
+
+
+async def test_the_close_before_the_24_hours_may_have_retired(timescale: Database) -> None:
+    async with serving(settings_for(timescale)) as url, httpx.AsyncClient(base_url=url) as client:
+        old = [trade(symbol, 1, 150 * HOUR, "7") for symbol in ("OLD", "NEW", "LATE")] + [
+            trade("NEW", 2, 50 * HOUR, "4")
+        ]
+        await post(client, *old, *(trade(symbol, 3, 1000, "5") for symbol in ("OLD", "NEW", "LATE")))
+        async with connected(timescale.url) as jobs:
+            await retire(jobs, "4 days")
+            live = "SELECT count(*) FROM klines_internal.live_klines WHERE seconds = 60"
+            assert await jobs.fetchval(live) == 4
+        # A bar that a late trade brings back is older than one that stays retired.
+        await post(client, trade("LATE", 4, 200 * HOUR, "2"))
+        told = {row["symbol"]: row["prevClosePrice"] for row in (await client.get("/api/v3/ticker/24hr")).json()}
+        assert told == {"OLD": "7", "NEW": "4", "LATE": "7"}
+
+
+async def test_those_who_ask_the_same_at_once_are_read_for_together(plain: Database) -> None:
+    reading = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%symbol%'"
+    )
+    async with (
+        serving(settings_for(plain)) as url,
+        httpx.AsyncClient(base_url=url) as client,
+        connected(plain.url) as psql,
+        # Not in the transaction: there activity is what it was at the first look.
+        connected(plain.url) as watch,
+    ):
+        await post(client, trade("PEPE", 1, 1000, "1"))
+        for path in ("/api/v1/tokens?sort=volume", "/api/v3/ticker/24hr"):
+            async with psql.transaction():
+                await psql.execute("LOCK TABLE klines_internal.feeds IN ACCESS EXCLUSIVE MODE")
+                asking = [asyncio.create_task(client.get(path)) for _ in range(8)]
+                await poll(partial(watch.fetchval, f"SELECT ({reading}) > 0"))
+                # All of them are in the service once a later request is answered.
+                assert (await client.get("/health/live")).status_code == 200
+                assert await watch.fetchval(reading) == 1
+            answers = {(answer.status_code, answer.content) for answer in await asyncio.gather(*asking)}
+            assert {status for status, _ in answers} == {200}
+            assert len(answers) <= 2
 
 
 async def test_a_token_without_recent_trades_has_not_changed(client: httpx.AsyncClient) -> None:

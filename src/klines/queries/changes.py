@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from klines.cursor import Place, Stream
 from klines.interval import Width
+from klines.queries.direct import fetched
 from klines.queries.klines import origin, page
 from klines.queries.turn import NEWEST, SHOWN, statement
 from klines.queries.window import Window
@@ -91,7 +92,7 @@ async def changes(connection: AsyncConnection, wanted: Sequence[Wanted], show: S
     """
     values = _values(wanted)
     asked = statement(Width(show.stream.seconds) if show else None, made="made_number" in values)
-    rows = await connection.execute(asked, values | _shown_values(show))
+    rows = await fetched(connection, asked, values | _shown_values(show))
     found = [Changes(0, 0, [], []) for _ in wanted]
     shown = ""
     for number, seconds, place, trades_, json in rows:

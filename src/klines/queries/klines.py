@@ -30,8 +30,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from klines.gaps import Bar
 from klines.interval import Interval, Width
+from klines.queries.direct import fetched
+from klines.queries.versions import Version, version_of
 from klines.queries.window import BEFORE, MOMENT, Shape, Window
-from klines.queries.wire import Column, decimal_text, epoch_ms, json_array, json_object, quoted
+from klines.queries.wire import Column, decimal_text, epoch_ms, json_array, json_object, quoted_decimal
 from klines.tables import klines
 from klines.timestamp import LATEST_US, to_datetime
 
@@ -41,17 +43,21 @@ ENDS = {"open": False, "close": True, "first_trade_id": False, "last_trade_id": 
 
 
 class Page(NamedTuple):
-    """Bars as the inside of a JSON array, ascending, and the open time of the last one (None: no bars)."""
+    """Bars as the inside of a JSON array, ascending, and the open time of the last one (None: no bars).
+
+    `version` is that of the token at the moment they were read, or before.
+    """
 
     json: str
     last_open_ms: int | None
+    version: Version
 
 
 async def page(connection: AsyncConnection, token_id: int, width: Width, window: Window, now: datetime) -> Page:
     """The bars of a window in one text."""
     values = _aligned(window, width).values(token_id) | {"now": now} | origin(width)
-    text, last_open_ms = (await connection.execute(_page(width, window.shape), values)).one()
-    return Page(text or "", last_open_ms)
+    ((text, last_open_ms, version),) = await fetched(connection, statement(width, window.shape), values)
+    return Page(text or "", last_open_ms, version)
 
 
 async def rows(connection: AsyncConnection, token_id: int, width: Width, window: Window, now: datetime) -> list[Bar]:
@@ -66,6 +72,11 @@ def latest(source: Interval, made: bool) -> Select[Any]:
     Its parameters are named as in `Window`, `now`, and those of `origin`.
     """
     return _page_of(source, made, Window(1).shape)
+
+
+def statement(width: Width, shape: Shape) -> Select[Any]:
+    """The statement of a page, whose parameters are those of `latest` and of the window."""
+    return _page_of(width.source, width.parts > 1, shape)
 
 
 def origin(width: Width) -> dict[str, object]:
@@ -94,10 +105,6 @@ def _ceil(width: Width, time_us: int | None) -> int | None:
 
 # Built once per width and shape: building one takes longer than running it. All that are not stored share their
 # source's, so there are few.
-def _page(width: Width, shape: Shape) -> Select[Any]:
-    return _page_of(width.source, width.parts > 1, shape)
-
-
 def _rows(width: Width, shape: Shape) -> Select[Any]:
     return _rows_of(width.source, width.parts > 1, shape)
 
@@ -105,7 +112,8 @@ def _rows(width: Width, shape: Shape) -> Select[Any]:
 @cache
 def _page_of(source: Interval, made: bool, shape: Shape) -> Select[Any]:
     bars = _bars(source, made, shape)
-    return select(json_array(_json(bars, source, made), bars.c.time), epoch_ms(func.max(bars.c.time)))
+    version = version_of(bindparam("token", type_=Integer))
+    return select(json_array(_json(bars, source, made), bars.c.time), epoch_ms(func.max(bars.c.time)), version)
 
 
 @cache
@@ -180,11 +188,11 @@ def bar_json(bar: Any, seconds: Column, now: Column) -> Column:
     return json_object(
         {
             "open_time": [opened],
-            "close_time": [opened + seconds * 1000 - 1],
-            **{name: quoted(decimal_text(bar.c[name])) for name in COLUMNS[2:8]},
+            "close_time": [opened + seconds * literal_column("1000") - literal_column("1")],
+            **{name: quoted_decimal(bar.c[name]) for name in COLUMNS[2:8]},
             "trades": [bar.c.trades],
-            "buy_volume": quoted(decimal_text(bar.c.buy_volume)),
-            "buy_quote_volume": quoted(decimal_text(bar.c.buy_quote_volume)),
+            "buy_volume": quoted_decimal(bar.c.buy_volume),
+            "buy_quote_volume": quoted_decimal(bar.c.buy_quote_volume),
             "first_trade_id": [bar.c.first_trade_id],
             "last_trade_id": [bar.c.last_trade_id],
             "closed": [cast(bar.c.time + span(seconds) <= now, Text)],

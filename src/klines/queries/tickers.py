@@ -1,4 +1,4 @@
-"""Several tokens at once, as tickers show them: the last price, and the 24 hours of `klines.queries.tokens`.
+"""Several tokens at once, as tickers show them: the last price, and the 24 hours of `klines.queries.day`.
 
 Without symbols these are the `MAX_TOKENS` tokens that were traded last, so that an answer stays bounded and the tokens
 that nobody trades any more are those left out.
@@ -13,31 +13,28 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ARRAY,
-    BigInteger,
     Select,
     Subquery,
     Text,
     bindparam,
-    cast,
+    case,
     column,
     func,
     literal_column,
     select,
     table,
     true,
-    union_all,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from klines.interval import Interval
+from klines.queries.day import day_window, first, live, sums
 from klines.queries.feeds import feeds
-from klines.queries.tokens import day, day_window
 from klines.queries.window import MOMENT
 from klines.queries.wire import decimal_text, epoch_us
 from klines.tables import tokens, trades
 
 MAX_TOKENS = 1000
-
-_BAR = ("token_id", "time", "close", "seconds")
 
 
 class Listed(NamedTuple):
@@ -85,11 +82,6 @@ async def days(connection: AsyncConnection, symbols: Sequence[str] | None, now: 
     return sorted(Day(*row) for row in rows)
 
 
-def day_begins(now: datetime) -> datetime:
-    """Where the 24 hours begin."""
-    return day_window(now)["start"]
-
-
 def _values(symbols: Sequence[str] | None) -> dict[str, object]:
     return {"most": MAX_TOKENS} if symbols is None else {"symbols": list(symbols)}
 
@@ -107,30 +99,33 @@ def _listed(named: bool) -> Select[Any]:
 @cache
 def _days(named: bool) -> Select[Any]:
     token = _tokens(named)
-    recent, before = day(token), _before(token)
+    opening, totals = first(token), sums(token)
+    young, old, previous = _before(token)
     last = token.c.last_price
-    first: Any = func.coalesce(recent.c.opens[1], last)
-    change: Any = last - first
+    price: Any = func.coalesce(opening.c.open, last)
+    change: Any = last - price
     return (
         select(
             token.c.symbol,
             decimal_text(last),
             decimal_text(_amount(token)),
             token.c.last_trade_id,
-            decimal_text(before.c.close),
-            decimal_text(first),
-            decimal_text(recent.c.high),
-            decimal_text(recent.c.low),
+            decimal_text(previous),
+            decimal_text(price),
+            decimal_text(totals.c.high),
+            decimal_text(totals.c.low),
             decimal_text(change),
-            decimal_text(func.round(change * 100 / first, 4)),
-            decimal_text(recent.c.volume),
-            decimal_text(recent.c.quote_volume),
-            cast(recent.c.trades, BigInteger),
-            recent.c.first_trade_ids[1],
+            decimal_text(func.round(change * 100 / price, 4)),
+            decimal_text(totals.c.volume),
+            decimal_text(totals.c.quote_volume),
+            totals.c.trades,
+            opening.c.first_trade_id,
         )
         .select_from(token)
-        .outerjoin(recent, true())
-        .outerjoin(before, true())
+        .outerjoin(opening, true())
+        .outerjoin(totals, true())
+        .outerjoin(young, true())
+        .outerjoin(old, true())
     )
 
 
@@ -159,14 +154,18 @@ def _amount(token: Subquery) -> Any:
     )
 
 
-def _before(token: Subquery) -> Any:
-    # Either side may hold the later one, as a late trade brings an old bar back; each is one step in an index.
-    live = table("live_klines", *map(column, _BAR), schema="klines_internal")
-    retired = table("retired_1m", *map(column, _BAR[:3]), schema="klines_internal")
-    young = _latest(live, token).where(live.c.seconds == literal_column("60")).subquery("young")
-    old = _latest(retired, token).subquery("old")
-    both = union_all(select(young), select(old)).subquery("both")
-    return select(both.c.close).order_by(both.c.time.desc()).limit(literal_column("1")).lateral("before")
+def _before(token: Subquery) -> tuple[Any, Any, Any]:
+    """Laterally the last minute before the 24 hours, live and retired, and the close of the later of them."""
+    retired = table("retired_1m", *map(column, ("token_id", "time", "close")), schema="klines_internal")
+    levels = table("levels", column("seconds"), column("seam"), schema="klines_internal")
+    minute: Any = literal_column(str(Interval.M1.seconds))
+    seam = select(levels.c.seam).where(levels.c.seconds == minute).scalar_subquery()
+    young = _latest(live, token).where(live.c.seconds == minute).lateral("young")
+    # Nothing retired is later than a live bar above the seam; below it a late trade may have brought an old bar back.
+    old = (
+        _latest(retired, token).where(func.coalesce(young.c.time < seam, true())).correlate(token, young).lateral("old")
+    )
+    return young, old, case((old.c.time > young.c.time, old.c.close), else_=func.coalesce(young.c.close, old.c.close))
 
 
 def _latest(bars: Any, token: Subquery) -> Select[Any]:

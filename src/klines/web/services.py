@@ -23,7 +23,10 @@ from klines.relay.relay import Relay
 from klines.settings import Settings
 from klines.symbol import canonical_symbol
 from klines.web.admission.intake import Intake
+from klines.web.answers import Answers
+from klines.web.joint import JointAnswers
 from klines.web.probe import Probe
+from klines.web.versions import Versions
 
 MAX_KNOWN_TOKENS = 100_000
 
@@ -34,7 +37,11 @@ def utc_now() -> datetime:
 
 
 class Services(NamedTuple):
-    """What reads, what writes, what was found at the start, the streams, what holds back, what watches, the clock."""
+    """What reads, what writes, what was found at the start, the streams, what holds back, what watches, the clock.
+
+    `joint` is for what many ask at once, `answers` for pages that were answered before, whose `versions` tell whether
+    they still stand.
+    """
 
     engine: AsyncEngine
     writer: MeasuredWriter
@@ -47,6 +54,9 @@ class Services(NamedTuple):
     intake: Intake
     breaker: Breaker
     probe: Probe
+    joint: JointAnswers
+    answers: Answers
+    versions: Versions
     now: Callable[[], datetime] = utc_now
 
     @asynccontextmanager
@@ -70,7 +80,8 @@ class Services(NamedTuple):
 
     async def find(self, text: str) -> tuple[str, int]:
         """The same where no connection is at hand; one is taken only for a token not seen before."""
-        symbol = canonical_symbol(text)
+        # What is known is canonical, so most clients' spelling needs no second look.
+        symbol = text if text in self.token_ids else canonical_symbol(text)
         if (token_id := self.token_ids.get(symbol)) is not None:
             return symbol, token_id
         async with reading(self.engine) as connection:

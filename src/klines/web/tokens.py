@@ -40,15 +40,19 @@ _facts = msgspec.json.Decoder(TokenFacts)
     responses={200: ResponseSpec(TokensAnswer, description="One page of tokens")},
     summary="Tokens with their last 24 hours",
 )
-async def get_tokens(request: Incoming, services: Given) -> Response[TokensAnswer]:
+async def get_tokens(request: Incoming, services: Given) -> Response[bytes]:
     """Tokens that match, sorted."""
     query = read(request.scope["query_string"], RULES)
     # What sorts by the last 24 hours reads those of every token, however few are wanted.
     of_all = 0 if query["sort"] in tokens.BY_NAME else ALL_TOKENS
     spend(request.scope, of_all + query["limit"] // TOKENS_PER_WEIGHT)
-    async with reading(services.engine) as connection:
-        rows = await tokens.listing(connection, services.now(), **query)
-    return Response(TokensAnswer(rows), headers={"Cache-Control": "no-store"})
+
+    async def listed() -> bytes:
+        async with reading(services.engine) as connection:
+            return msgspec.json.encode(TokensAnswer(await tokens.listing(connection, services.now(), **query)))
+
+    body = await services.joint.answer(("tokens", *query.values()), listed)
+    return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
 @route("/api/v1/tokens/{token_symbol:str}", http_method=["OPTIONS"], status_code=204, include_in_schema=False)

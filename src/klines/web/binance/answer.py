@@ -44,7 +44,11 @@ def unit_of(request: Incoming) -> Unit:
 
 def answer(value: Any) -> Response[bytes]:
     """The answer with a value as its body."""
-    body = msgspec.json.encode(value)
+    return answered(msgspec.json.encode(value))
+
+
+def answered(body: bytes) -> Response[bytes]:
+    """The answer with a body that is JSON already."""
     return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
 
 

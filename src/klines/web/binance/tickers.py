@@ -11,14 +11,16 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any, TypeVar
 
+import msgspec
 from litestar import Response, get
 
 from klines.database import reading
-from klines.queries.tickers import Day, Listed, day_begins, days, listed
+from klines.queries.day import day_begins
+from klines.queries.tickers import Day, Listed, days, listed
 from klines.timestamp import to_us
 from klines.web.admission.limits import ALL_TOKENS
 from klines.web.binance import query
-from klines.web.binance.answer import answer, average, unit_of
+from klines.web.binance.answer import answered, average, unit_of
 from klines.web.binance.refusal import STATUS_MISMATCH, Refusal, combination, unknown_symbol
 from klines.web.binance.weight import weigh
 from klines.web.services import Given, Incoming
@@ -39,15 +41,22 @@ Row = TypeVar("Row", Listed, Day)
 @get("/ticker/24hr", opt={"weight": 2})
 async def get_days(request: Incoming, services: Given) -> Response[bytes]:
     """The last 24 hours; `type=MINI` leaves the averages and the last trade out."""
-    unit, now = unit_of(request), services.now()
+    unit = unit_of(request)
     values = query.read(request.scope["query_string"], DAY_RULES)
     symbols = asked(values)
     weigh(request, _day_weight(symbols))
-    async with reading(services.engine) as connection:
-        rows = known(await days(connection, symbols, now), symbols)
-    times = {"openTime": unit.of_us(to_us(day_begins(now))), "closeTime": unit.of_us(to_us(now))}
-    full = values.get("type", "FULL") == "FULL"
-    return _answer(values, rows, lambda row: _day(row, times, full=full))
+
+    async def told() -> bytes:
+        now = services.now()
+        async with reading(services.engine) as connection:
+            rows = known(await days(connection, symbols, now), symbols)
+        times = {"openTime": unit.of_us(to_us(day_begins(now))), "closeTime": unit.of_us(to_us(now))}
+        full = values.get("type", "FULL") == "FULL"
+        return _body(values, rows, lambda row: _day(row, times, full=full))
+
+    if symbols is not None:
+        return answered(await told())
+    return answered(await services.joint.answer(("ticker/24hr", unit, *sorted(values.items())), told))
 
 
 @get("/ticker/price", opt={"weight": 2})
@@ -83,16 +92,16 @@ async def _last(request: Incoming, services: Given, show: Callable[[Listed], dic
     weigh(request, 2 if "symbol" in values else 4 if symbols is not None else ALL_TOKENS)
     async with reading(services.engine) as connection:
         rows = known(await listed(connection, symbols), symbols)
-    return _answer(values, rows, show)
+    return answered(_body(values, rows, show))
 
 
-def _answer(values: dict[str, Any], rows: list[Row], show: Callable[[Row], dict[str, Any]]) -> Response[bytes]:
+def _body(values: dict[str, Any], rows: list[Row], show: Callable[[Row], dict[str, Any]]) -> bytes:
     if values.get("symbolStatus", "TRADING") != "TRADING":
         if "symbol" in values:
             raise Refusal(STATUS_MISMATCH, "The symbol's status does not match the requested symbolStatus.")
         rows = []
     shown = [show(row) for row in rows]
-    return answer(shown[0] if "symbol" in values else shown)
+    return msgspec.json.encode(shown[0] if "symbol" in values else shown)
 
 
 def _day_weight(symbols: Sequence[str] | None) -> int:

@@ -30,6 +30,7 @@ from klines.web.problem import Problem, told
 from klines.web.transport.abort import reset
 from klines.web.transport.bare import response
 from klines.web.transport.edge import Refused, edge_of, request_id
+from klines.web.transport.joined import Joined
 from klines.web.transport.room import Place, room_of
 from klines.web.transport.taken import Taken
 
@@ -108,6 +109,9 @@ class Http(Taken):
         if not self.url.startswith(b"/"):
             cast(Any, self.scope)[AUTHORITY] = authority_of(self.url)
         super().on_headers_complete()
+        # An upgrade makes no cycle.
+        if self.cycle is not None and self.cycle.transport is self.transport:
+            self.cycle.transport = cast(asyncio.Transport, Joined(self.transport, self.cycle))
         self._disarm()
         if self._place is not None and self._place.refusal is not None:
             self.cycle.keep_alive = False

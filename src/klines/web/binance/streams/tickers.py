@@ -19,8 +19,9 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from klines.database import reading
+from klines.queries.day import day_begins
 from klines.queries.names import symbols
-from klines.queries.tickers import Day, day_begins, days
+from klines.queries.tickers import Day, days
 from klines.timestamp import to_us
 from klines.web.binance.answer import average
 from klines.web.binance.streams.batch import MICROSECONDS, Batch, Watchers, now
