@@ -36,6 +36,7 @@ MODULES = {
     "cold": "reads.cold",
     "range": "ranges.bars",
     "storage": "ranges.storage",
+    "fold": "ranges.folds",
     "fanout": "live.fanout",
     "latency": "live.latency",
     "memory": "live.memory",
@@ -101,16 +102,17 @@ def keep(lines: Sequence[dict[str, Any]]) -> None:
 @click.argument("names", nargs=-1, type=click.Choice(list(MODULES)))
 @click.option("--profile", type=click.Choice([*PROFILES, "both"]), default="both", show_default=True)
 @click.option("--runs", type=click.IntRange(min=1), help=f"rounds; {FULL.runs} otherwise")
+@click.option("--part", type=click.IntRange(min=1), help="a part of the data and the clients: 1 of so many")
 @click.option("--trial", is_flag=True, help="one round of a twentieth: does it run at all?")
 @click.option("--keep", "kept", is_flag=True, help="write what was found to bench/results.jsonl")
-def main(names: Sequence[str], profile: str, runs: int | None, trial: bool, kept: bool) -> None:
+def main(names: Sequence[str], profile: str, runs: int | None, part: int | None, trial: bool, kept: bool) -> None:
     """Run all benchmarks, or those named."""
     # Whoever ends it by SIGTERM wants what it started to end too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     size: Size = TRIAL if trial else FULL
-    size = size._replace(runs=runs) if runs else size
+    size = size._replace(runs=runs or size.runs, divisor=part or size.divisor)
     for one in PROFILES if profile == "both" else (profile,):
         for name in names or MODULES:
             line = _line(one, name, size)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,11 +20,14 @@ from klines.embedded import EmbeddedServer
 # For whatever is waited for.
 DEADLINE = 60
 LOOK_SECONDS = 0.05
+PROGRAM = ("-m", "klines")
 
 
 @contextmanager
-def service_of(log: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "klines", "serve"]
+def service_of(
+    log: Path, environment: dict[str, str], program: Sequence[str] = PROGRAM
+) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, *program, "serve"]
     with log.open("w") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)  # noqa: S603 - fixed
     try:

@@ -6,7 +6,7 @@ Everything that a context here starts has ended when it is left, also by an erro
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import psutil
 
-from bench.service import port_of, service_of
+from bench.service import PROGRAM, port_of, service_of
 from klines import migrations, settings
 
 
@@ -62,11 +62,11 @@ class Stage(NamedTuple):
             await self._execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     @contextmanager
-    def serving(self, url: str, **variables: str) -> Iterator[Service]:
+    def serving(self, url: str, *, program: Sequence[str] = PROGRAM, **variables: str) -> Iterator[Service]:
         """A service of its own process on a database, on a free port, with these settings and defaults else."""
         ours = {name: value for name, value in os.environ.items() if name not in settings.variables()}
         log = self.folder / "service.log"
-        with service_of(log, ours | {"DATABASE_URL": url, "PORT": "0"} | variables) as process:
+        with service_of(log, ours | {"DATABASE_URL": url, "PORT": "0"} | variables, program) as process:
             yield Service(psutil.Process(process.pid), port_of(process, log))
 
     async def _execute(self, statement: str) -> None:

@@ -1,15 +1,18 @@
 """Clients in processes of their own, and those processes as a benchmark sees them.
 
-The time of a frame is taken right before it is read; what is in it is looked at after the window. A process of clients
+The time of a frame is when the process learned that there is something to read; what is in it is looked at after the
+window. A process of clients
 ends when the benchmark's end of its pipe is closed, however the benchmark ends.
 """
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import selectors
 import signal
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -22,12 +25,18 @@ PIECE = 65536
 
 
 class Tally(NamedTuple):
-    """What clients got in a window; `arrivals` holds monotonic nanoseconds and trade ids by turns, `cpu` seconds."""
+    """What clients got in a window; `cpu` is in seconds.
+
+    Of kept messages also `arrivals`, monotonic nanoseconds and trade ids by turns, by digest how many clients got the
+    same messages, and those of one of the clients.
+    """
 
     messages: int
     ended: int
     cpu: float
     arrivals: list[int]
+    digests: Counter[str]
+    one: list[bytes]
 
 
 class _Process:
@@ -44,8 +53,9 @@ class _Process:
         """Read and obey until the pipe is closed."""
         with suppress(EOFError):
             while True:
-                for key, _ in self.selector.select():
-                    self.take(key.data) if key.data else self.obey(*self.pipe.recv())
+                ready, now = self.selector.select(), time.monotonic_ns()
+                for key, _ in ready:
+                    self.take(key.data, now) if key.data else self.obey(*self.pipe.recv())
 
     def obey(self, command: str, *given: Any) -> None:
         """Carry out one command of the benchmark; all but `begin` are answered."""
@@ -54,9 +64,9 @@ class _Process:
             return
         self.pipe.send(self.open(*given) if command == "open" else self.end())
 
-    def open(self, paths: Sequence[str], buffer: int) -> int:
+    def open(self, paths: Sequence[str], buffer: int, greeted: bool) -> int:
         """Open clients; those with a receive buffer of their own never read again."""
-        opened = [Client(self.port, path, buffer) for path in paths]
+        opened = [Client(self.port, path, buffer, greeted) for path in paths]
         self.clients += opened
         for client in () if buffer else opened:
             self.selector.register(client.socket, selectors.EVENT_READ, client)
@@ -71,14 +81,17 @@ class _Process:
         """End the window."""
         cpu = time.process_time() - self.cpu
         arrivals: list[int] = []
+        told: dict[Client, list[bytes]] = {}
         for now, client, message in self.kept:
+            told.setdefault(client, []).append(message)
             for trade in client.trades(message):
                 arrivals += (now, trade)
-        return Tally(self.count, self.ended, cpu, arrivals)
+        digests = Counter(hashlib.sha256(b"\n".join(messages)).hexdigest() for messages in told.values())
+        return Tally(self.count, self.ended, cpu, arrivals, digests, next(iter(told.values()), []))
 
-    def take(self, client: Client) -> None:
+    def take(self, client: Client, now: int) -> None:
         """Read what one client has."""
-        now, data = time.monotonic_ns(), b""
+        data = b""
         with suppress(ConnectionError):
             data = client.socket.recv(PIECE)
         if not data:
@@ -97,7 +110,7 @@ def serve(pipe: Connection, port: int) -> None:
 
 
 class Clients:
-    """Processes of clients of the service at a port; raises TimeoutError or EOFError when one of them fails."""
+    """Processes of clients of the server at a port; raises TimeoutError or EOFError when one of them fails."""
 
     def __init__(self, port: int, processes: int) -> None:
         self.port = port
@@ -112,10 +125,13 @@ class Clients:
             self._processes.append(process)
             self._pipes.append(ours)
 
-    def open(self, paths: Sequence[str], buffer: int = 0) -> None:
-        """Open a client per path; returns when all have their snapshots. With a `buffer` (bytes) they never read."""
+    def open(self, paths: Sequence[str], buffer: int = 0, *, greeted: bool = True) -> None:
+        """Open a client per path; returns when all have their first message, if the server greets them with one.
+
+        With a `buffer` (bytes) they never read.
+        """
         for number, pipe in enumerate(self._pipes):
-            pipe.send(("open", paths[number :: len(self._pipes)], buffer))
+            pipe.send(("open", paths[number :: len(self._pipes)], buffer, greeted))
         self._answers()
 
     def begin(self, keeps: bool = False) -> None:
@@ -127,8 +143,18 @@ class Clients:
         """End the window; what all of them got."""
         for pipe in self._pipes:
             pipe.send(("end",))
-        messages, ended, cpu, arrivals = zip(*self._answers(), strict=True)
-        return Tally(sum(messages), sum(ended), sum(cpu), [one for some in arrivals for one in some])
+        tallies: list[Tally] = self._answers()
+        digests = Counter[str]()
+        for tally in tallies:
+            digests.update(tally.digests)
+        return Tally(
+            sum(tally.messages for tally in tallies),
+            sum(tally.ended for tally in tallies),
+            sum(tally.cpu for tally in tallies),
+            [arrival for tally in tallies for arrival in tally.arrivals],
+            digests,
+            tallies[0].one,
+        )
 
     def _answers(self) -> list[Any]:
         if not all(pipe.poll(DEADLINE) for pipe in self._pipes):

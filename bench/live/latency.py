@@ -1,99 +1,176 @@
-"""From the return of a commit to the frame at a client: 1,000 trades/s over 50 tokens, beside a bare NOTIFY."""
+"""From the moment that a statement is sent to the frame at a client, beside a bare NOTIFY to a listener's callback.
+
+The bare ones insert by the same statement into a table of the same columns and index, which has no triggers, and
+notify in it. One of each pair writes a trade per commit for one client; the other 20 trades of 50 tokens for 200.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import NamedTuple
 
 import asyncpg
-import psutil
 
+from bench.comparison import Figures, Outcome, Ratio, Sample, rounds, spread
 from bench.live.clients import Clients
-from bench.live.figures import Case, quantiles
-from bench.live.setting import STREAMS, SYMBOLS, Bench
-from bench.load import Load
+from bench.live.figures import Case, medians, quantiles, rounded
+from bench.live.setting import BARS, SYMBOLS, TRADES, Market, market, seconds_of
+from bench.live.writer import columns
+from bench.load import cpu_seconds
+from bench.stage import Service, Stage
+from klines.writer import INSERT_NEW, array_text
 
 TOKENS = 50
+PER_TOKEN = 4
 BATCH = 20
 PERIOD = 0.02
-PER_TOKEN = 4
-# What is under way when the window is over has this long to arrive.
-LATE_SECONDS = 1
-NOTE = "WITH note AS (INSERT INTO bench_notes VALUES ($1::integer)) SELECT pg_notify('bench', $1::integer::text)"
+SECONDS = 4.0
+LATE_SECONDS = 0.3
+FLOOR, GOAL = 5, 2
+
+BARE = """
+    CREATE TABLE bench_trades (LIKE public.trades INCLUDING DEFAULTS);
+    CREATE UNIQUE INDEX ON bench_trades (token_id, time, trade_id);
+"""
+NOTE = f"WITH stored AS ({INSERT_NEW.replace('public.trades', 'bench_trades')}) SELECT pg_notify('bench', $7)"
+
+Window = Callable[[], Awaitable[tuple[Case, dict[str, float]]]]
 
 
-async def latency(bench: Bench) -> list[Case]:
-    """The bare NOTIFY, then each stream with each order of the tokens."""
-    cases = [await _bare_notify(bench)]
-    for stream in STREAMS:
-        for order in ("even", "random"):
-            with bench.serving() as (service, clients):
-                figures = await _latency(bench, service, clients, stream, order)
-            cases.append({"case": f"{stream}, {order}", **figures})
-    return cases
+class Way(NamedTuple):
+    """Clients of a service, so many each of some tokens, by their places; nobody else is told of them."""
+
+    market: Market
+    service: Service
+    clients: Clients
+    tokens: range
+    clients_of_token: int
+    batch: int
+
+    async def window(self) -> tuple[Case, dict[str, float]]:
+        """Milliseconds from sending and from the return of a commit to each client, and CPU seconds."""
+        writer, stage = self.market.writer, self.market.stage
+        batches = [self._places(number) for number in range(round(seconds_of(stage, SECONDS) / PERIOD))]
+        before = [cpu_seconds(self.service.process), cpu_seconds(stage.postmaster)]
+        self.clients.begin(keeps=True)
+        await writer.paced(batches, PERIOD)
+        await asyncio.sleep(LATE_SECONDS)
+        after = [cpu_seconds(self.service.process), cpu_seconds(stage.postmaster)]
+        got = self.clients.end()
+        # Clients of bars also tell of trades that no window has seen.
+        pairs = zip(got.arrivals[::2], got.arrivals[1::2], strict=True)
+        told = [(at, trade) for at, trade in pairs if trade in writer.committed]
+        if (missing := self.clients_of_token * len(writer.committed) - len(told)) or got.ended:
+            raise RuntimeError(f"{missing} trades did not arrive, {got.ended} connections ended")
+        figures = _told(told, writer.sent, writer.committed)
+        return figures, {"service": after[0] - before[0], "postgresql": after[1] - before[1], "clients": got.cpu}
+
+    def _places(self, number: int) -> list[int]:
+        first = number * self.batch
+        return [self.tokens[place % len(self.tokens)] for place in range(first, first + self.batch)]
 
 
-async def _latency(bench: Bench, service: psutil.Process, clients: Clients, stream: str, order: str) -> Case:
-    per_token = bench.scale.of(PER_TOKEN)
-    clients.open([STREAMS[stream].format(symbol) for symbol in SYMBOLS[:TOKENS]] * per_token)
-    batches = list(_batches(bench.scale.window_s, order))
-    load = Load(service, bench.postmaster)
-    clients.begin(keeps=True)
-    seconds = await bench.writer.paced(batches, PERIOD)
-    cores = load.cores()
-    await asyncio.sleep(LATE_SECONDS)
-    got, committed = clients.end(), bench.writer.committed
-    told = [at - committed[trade] for at, trade in zip(got.arrivals[::2], got.arrivals[1::2], strict=True)]
-    commits = quantiles(bench.writer.took, "commit_")
-    return {
-        **quantiles(told),
-        "commit_p50_ms": commits["commit_p50_ms"],
-        "commit_max_ms": commits["commit_max_ms"],
-        "missing": per_token * len(committed) - len(told),
-        "trades_per_s": len(committed) / seconds,
-        "reader_cores": got.cpu / seconds,
-        **cores,
-    }
+def _told(heard: Sequence[tuple[int, int]], sent: dict[int, int], committed: dict[int, int]) -> Case:
+    after = quantiles((at - committed[number] for at, number in heard), "after_commit_")
+    return quantiles(at - sent[number] for at, number in heard) | after
 
 
-def _batches(seconds: float, order: str) -> Iterator[Sequence[int]]:
-    pick = random.Random(1)  # noqa: S311 - the same run every time
-    for number in range(int(seconds / PERIOD)):
-        even = [place % TOKENS for place in range(BATCH * number, BATCH * number + BATCH)]
-        yield even if order == "even" else pick.sample(range(TOKENS), BATCH)
+class Bare(NamedTuple):
+    """A listener's callback, and the connection that notifies it."""
+
+    market: Market
+    rung: dict[int, int]
+    batch: int
+
+    async def window(self) -> tuple[Case, dict[str, float]]:
+        """The same of notifications."""
+        stage, connection = self.market.stage, self.market.writer.connection
+        statement = await connection.prepare(NOTE)
+        sent: dict[int, int] = {}
+        committed: dict[int, int] = {}
+        self.rung.clear()
+        before, began = cpu_seconds(stage.postmaster), time.monotonic()
+        for number in range(round(seconds_of(stage, SECONDS) / PERIOD)):
+            await asyncio.sleep(began + number * PERIOD - time.monotonic())
+            tokens, trades = map(str, range(self.batch)), [str(time.monotonic_ns())] * self.batch
+            sent[number] = time.monotonic_ns()
+            await statement.fetch(array_text(tokens), array_text(trades), *columns(self.batch, "1.5"), str(number))
+            committed[number] = time.monotonic_ns()
+        await asyncio.sleep(LATE_SECONDS)
+        figures = _told([(self.rung[number], number) for number in sent], sent, committed)
+        return figures, {"postgresql": cpu_seconds(stage.postmaster) - before}
 
 
-async def _bare_notify(bench: Bench) -> Case:
+@asynccontextmanager
+async def _listening(place: Market) -> AsyncIterator[dict[int, int]]:
+    """When the notification of a number was heard."""
     rung: dict[int, int] = {}
 
     def ring(_connection: object, _pid: int, _channel: str, payload: object) -> None:
         rung[int(str(payload))] = time.monotonic_ns()
 
-    listening = await asyncpg.connect(bench.url)
+    await place.writer.connection.execute(BARE)
+    listening = await asyncpg.connect(place.url)
     try:
         await listening.add_listener("bench", ring)
-        load = Load(bench.postmaster, bench.postmaster)
-        sent, done = await _notes(bench)
-        foreign = load.cores()["foreign_cores"]
-        await asyncio.sleep(LATE_SECONDS)
+        yield rung
     finally:
         await listening.close()
-    round_trip = quantiles(rung[number] - at for number, at in enumerate(sent))
-    after = quantiles((rung[number] - at for number, at in enumerate(done)), "after_commit_")
-    return {"case": "bare NOTIFY", **round_trip, **after, "foreign_cores": foreign}
 
 
-async def _notes(bench: Bench) -> tuple[list[int], list[int]]:
-    """Write a note per period for the length of a window; when each was sent, and when its commit returned."""
-    connection = bench.writer.connection
-    await connection.execute("CREATE TABLE IF NOT EXISTS bench_notes (note integer)")
-    sent, done = [], []
-    began = time.monotonic()
-    for number in range(int(bench.scale.window_s / PERIOD)):
-        await asyncio.sleep(began + number * PERIOD - time.monotonic())
-        sent.append(time.monotonic_ns())
-        await connection.execute(NOTE, number)
-        done.append(time.monotonic_ns())
-    return sent, done
+async def measure(stage: Stage) -> Outcome:
+    """Medians of the rounds' quantiles; the ratios are of p50 from sending."""
+    figures: dict[str, list[Case]] = {}
+
+    async def side(name: str, window: Window) -> Sample:
+        told, cpu = await window()
+        figures.setdefault(name, []).append(told)
+        return Sample(1, told["p50_ms"] / 1000, cpu)
+
+    async with AsyncExitStack() as stack:
+        windows = await _windows(stage, stack)
+        found = await rounds({name: partial(side, name, one) for name, one in windows.items()}, stage.size.runs)
+    # In the order in which they were named, without the round that warms up.
+    counted = {name: figures[name][-stage.size.runs :] for name in windows}
+    told = [_case(name, rows, found[name]) for name, rows in counted.items()]
+    equal = "every trade of every commit arrived once at each client of its token"
+    return Outcome(told, list(_ratios(counted)), equal)
+
+
+async def _windows(stage: Stage, stack: AsyncExitStack) -> dict[str, Window]:
+    place = await stack.enter_async_context(market(stage))
+    rung = await stack.enter_async_context(_listening(place))
+    windows: dict[str, Window] = {
+        "NOTIFY, 1 row": Bare(place, rung, 1).window,
+        f"NOTIFY, {BATCH} rows": Bare(place, rung, BATCH).window,
+    }
+    service, clients = stack.enter_context(place.serving())
+    free = 0
+    for name, path in (("bars", BARS), ("trades", TRADES)):
+        for count, clients_each, batch in ((1, 1, 1), (TOKENS, stage.size.of(PER_TOKEN), BATCH)):
+            tokens, free = range(free, free + count), free + count
+            clients.open([path.format(SYMBOLS[number]) for number in tokens] * clients_each)
+            told = "1 client at rest" if batch == 1 else f"{TOKENS * clients_each} clients, {BATCH / PERIOD:g} trades/s"
+            windows[f"{name}, {told}"] = Way(place, service, clients, tokens, clients_each, batch).window
+    return windows
+
+
+def _case(name: str, rows: Sequence[Case], samples: Sequence[Sample]) -> Figures:
+    cores = {whose: spread([one.cpu[whose] / SECONDS for one in samples])["median"] for whose in samples[0].cpu}
+    return {"case": name, **rounded(medians(rows)), "cores": cores}
+
+
+def _ratios(figures: dict[str, list[Case]]) -> Iterator[Ratio]:
+    one, many = (name for name in figures if name.startswith("NOTIFY"))
+    for name, rows in figures.items():
+        if name in {one, many}:
+            continue
+        theirs = one if "rest" in name else many
+        for figure in ("p50_ms", "p99_ms"):
+            values = [ours[figure] / bare[figure] for ours, bare in zip(rows, figures[theirs], strict=True)]
+            floor, goal = (FLOOR, GOAL) if figure == "p50_ms" else (None, None)
+            yield Ratio(f"{figure}: {name} / {theirs}", values, floor, goal, more=False)

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
-
-from bench.live.figures import Case
-from bench.live.setting import STREAMS, SYMBOLS, WARM, Bench
+from bench.comparison import Outcome
+from bench.live.figures import Case, rounded
+from bench.live.setting import BARS, SYMBOLS, TRADES, WARM, Market, market, seconds_of
 from bench.live.wire import TINY
+from bench.stage import Service, Stage
 
 TOKENS = 50
 PER_STREAM = 10
-CALM_SECONDS = 2
+CALM_SECONDS, IDLE_SECONDS, FLOOD_SECONDS = 2, 12.0, 20.0
 SAMPLE_SECONDS = 0.05
 STUCK = 200
 REPEATS = 10
@@ -36,25 +36,30 @@ class Watched(NamedTuple):
     gone: float | None = None
 
 
-async def memory(bench: Bench) -> list[Case]:
+async def measure(stage: Stage) -> Outcome:
     """The idle clients, then floods of one token and of many, with clients that are stuck and with ones that read."""
-    cases, count = [await _idle(bench)], bench.scale.of(STUCK)
+    async with market(stage) as place:
+        return Outcome([rounded(case) for case in await _cases(place)], [], "nothing to compare with")
+
+
+async def _cases(place: Market) -> list[Case]:
+    cases, count = [await _idle(place)], place.stage.size.of(STUCK)
     for name, places in (("one token", [1] * count), (f"{count} tokens", list(range(count)))):
         for stuck in (True, False):
             case = f"{'stuck' if stuck else 'reading'}, {name}"
-            cases.append({"case": case, **await _flood(bench, places, stuck)})
+            cases.append({"case": case, **await _flood(place, places, stuck)})
     return cases
 
 
-async def _idle(bench: Bench) -> Case:
-    paths = [path.format(symbol) for symbol in SYMBOLS[:TOKENS] for path in STREAMS.values()]
-    paths *= bench.scale.of(PER_STREAM)
-    with bench.serving(processes=2) as (service, clients):
+async def _idle(place: Market) -> Case:
+    paths = [path.format(symbol) for symbol in SYMBOLS[:TOKENS] for path in (TRADES, BARS)]
+    paths *= place.stage.size.of(PER_STREAM)
+    with place.serving(processes=2) as (service, clients):
         await asyncio.sleep(CALM_SECONDS)
-        before = service.memory_full_info()
+        before = service.process.memory_full_info()
         clients.open(paths)
-        await asyncio.sleep(bench.scale.idle_s)
-        after = service.memory_full_info()
+        await asyncio.sleep(seconds_of(place.stage, IDLE_SECONDS))
+        after = service.process.memory_full_info()
     return {
         "case": "idle",
         "rss_kib": (after.rss - before.rss) / KIB / len(paths),
@@ -63,14 +68,14 @@ async def _idle(bench: Bench) -> Case:
     }
 
 
-async def _flood(bench: Bench, places: Sequence[int], stuck: bool) -> Case:
+async def _flood(place: Market, places: Sequence[int], stuck: bool) -> Case:
     count = len(places)
-    with bench.serving() as (service, clients):
-        before = service.memory_info().rss
-        clients.open([STREAMS["transactions"].format(SYMBOLS[place]) for place in places], TINY if stuck else 0)
+    with place.serving() as (service, clients):
+        before = service.process.memory_info().rss
+        clients.open([TRADES.format(SYMBOLS[number]) for number in places], TINY if stuck else 0)
         clients.begin()
-        watching = asyncio.create_task(_watch(service, clients.port, bench.scale.flood_s))
-        per_second = await _write_until(watching, bench, [*places] * REPEATS)
+        watching = asyncio.create_task(_watch(service, seconds_of(place.stage, FLOOD_SECONDS)))
+        per_second = await _write_until(watching, place, [*places] * REPEATS)
         watched, ended = watching.result(), clients.end().ended
     rss = watched.rss - before
     return {
@@ -84,22 +89,26 @@ async def _flood(bench: Bench, places: Sequence[int], stuck: bool) -> Case:
     }
 
 
-async def _write_until(done: asyncio.Task[Watched], bench: Bench, batch: Sequence[int]) -> float:
+async def _write_until(done: asyncio.Task[Watched], place: Market, batch: Sequence[int]) -> float:
     """Write without pauses; trades per second."""
     began, written = time.monotonic(), 0
     while not done.done():
-        await bench.writer.write(batch, LONG)
+        await place.writer.write(batch, LONG)
         # Nobody asks for them, and a flood would make them a flood too.
-        bench.writer.committed.clear()
+        place.writer.sent.clear()
+        place.writer.committed.clear()
         written += len(batch)
     return written / (time.monotonic() - began)
 
 
-async def _watch(service: psutil.Process, port: int, seconds: float) -> Watched:
+async def _watch(service: Service, seconds: float) -> Watched:
     found, began = Watched(), time.monotonic()
     while found.gone is None and (elapsed := time.monotonic() - began) < seconds:
-        queues = send_queues(port)
-        rss, queued = max(found.rss, service.memory_info().rss), max(found.queued, sum(map(sum, queues.values())))
+        queues = send_queues(service.port)
+        rss, queued = (
+            max(found.rss, service.process.memory_info().rss),
+            max(found.queued, sum(map(sum, queues.values()))),
+        )
         closed = elapsed if found.closed is None and len(queues.get(ESTABLISHED, ())) <= WARM else found.closed
         found = Watched(rss, queued, closed, elapsed if sum(map(len, queues.values())) <= WARM else None)
         await asyncio.sleep(SAMPLE_SECONDS)

@@ -1,6 +1,6 @@
 """One WebSocket on a plain socket, with as little work per frame as can be: what is measured is the service.
 
-It understands what the service sends, which is text in one frame, pings, and the end of the connection; no more.
+It understands what the servers send, which is text in one frame, pings, and the end of the connection; no more.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ TINY = 4096
 class Client:
     """A WebSocket, open and past its snapshot: `messages` is for what comes after; raises OSError until then.
 
-    `buffer` is the size of its receive buffer in bytes, 0: the kernel's own choice.
+    `buffer` is the size of its receive buffer in bytes, 0: the kernel's own choice. A server that does not greet sends
+    no snapshot.
     """
 
-    def __init__(self, port: int, path: str, buffer: int = 0) -> None:
+    def __init__(self, port: int, path: str, buffer: int = 0, greeted: bool = True) -> None:
         self.socket = socket.socket()
         if buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
@@ -37,7 +38,7 @@ class Client:
         self.socket.connect(("127.0.0.1", port))
         self.socket.sendall(REQUEST.format(path).encode())
         self._rest = self._behind_the_head(path)
-        found = CURSOR.search(self._snapshot())
+        found = CURSOR.search(self._snapshot()) if greeted else None
         self._seen = int(found[2]) if found else 0
         self.socket.setblocking(False)
 
