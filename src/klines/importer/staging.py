@@ -111,6 +111,10 @@ CONFLICTS: LiteralString = """
 """
 
 
+# How many trades an array holds is not known to the planner: nested loops would read the stored ones for each of them.
+WITHOUT_LOOPS: LiteralString = "SET LOCAL enable_nestloop = off"
+
+
 class Slice(NamedTuple):
     """A row of the session's table: its times in epoch microseconds, and how many trades it has."""
 
@@ -233,6 +237,7 @@ class _Store:
             inserted = int((await connection.execute(self._insert, one.number)).rpartition(" ")[2])
             conflicts = 0
             if inserted < one.size:
+                await connection.execute(WITHOUT_LOOPS)
                 times = to_datetime(one.earliest_us), to_datetime(one.latest_us)
                 conflicts = await connection.fetchval(CONFLICTS, one.number, *times)
         return Receipt(one.size, inserted, one.size - inserted - conflicts, conflicts)
