@@ -38,8 +38,8 @@ async def by_trades(stage: Stage) -> list[Figures]:
     """The same tokens and days, with ever more trades."""
     async with AsyncExitStack() as stack:
         markets = {}
-        for trades in TRADES:
-            made = market(stage, f"trades_{trades}", stage.size.of(trades), TOKENS_OF_EACH)
+        for trades in map(stage.size.of, TRADES):
+            made = market(stage, f"trades_{trades}", trades, TOKENS_OF_EACH)
             markets[trades] = await stack.enter_async_context(made)
         return await _asked(stage, "trades", markets)
 

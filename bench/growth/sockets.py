@@ -57,8 +57,7 @@ async def by_sockets(stage: Stage) -> list[Figures]:
 
 async def _spread(stage: Stage, url: str, writer: Writer, tokens: int, words: str) -> list[Figures]:
     found: dict[int, list[Window]] = {}
-    for sockets in SOCKETS:
-        wanted = stage.size.of(sockets)
+    for wanted in map(stage.size.of, SOCKETS):
         paths = [f"/ws/transactions/{symbol}" for symbol in symbols(min(tokens, wanted))]
         with (
             stage.serving(url, MAX_CONNECTIONS=str(2 * SOCKETS[-1])) as service,
@@ -66,8 +65,8 @@ async def _spread(stage: Stage, url: str, writer: Writer, tokens: int, words: st
         ):
             clients.open(list(itertools.islice(itertools.cycle(paths), wanted)))
             windows = [await _window(service, clients, writer, len(paths)) for _ in range(1 + stage.size.runs)]
-            found[sockets] = windows[1:]
-    return [case for sockets in SOCKETS for case in _cases(found, sockets, words)]
+            found[wanted] = windows[1:]
+    return [case for sockets in found for case in _cases(found, sockets, words)]
 
 
 async def _window(service: Service, clients: Clients, writer: Writer, tokens: int) -> Window:
