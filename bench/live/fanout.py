@@ -87,13 +87,8 @@ async def measure(stage: Stage) -> Outcome:
     """Deliveries per CPU second of the server at a steady pace, and deliveries per second without one."""
     async with AsyncExitStack() as stack:
         fans = await _fans(stage, stack)
-        lengths = {True: seconds_of(stage, PACED_SECONDS), False: seconds_of(stage, UNPACED_SECONDS)}
-        paced, unpaced = [
-            await rounds(
-                {name: partial(fan.window, lengths[pace], pace) for name, fan in fans.items()}, stage.size.runs
-            )
-            for pace in lengths
-        ]
+        paced = await _rounds(stage, fans, PACED_SECONDS, paced=True)
+        unpaced = await _rounds(stage, fans, UNPACED_SECONDS, paced=False)
         idle = [{"case": f"{name}, idle", "cores": dict(fan.idle)} for name, fan in fans.items()]
     told = [_named(paced, "20 updates/s"), _named(unpaced, "unpaced")]
     ratios = [
@@ -105,7 +100,7 @@ async def measure(stage: Stage) -> Outcome:
     return Outcome([case for one in told for case in cases(one, "delivery")] + idle, ratios, equal)
 
 
-async def _rounds(stage: Stage, fans: Mapping[str, Fan], seconds: float, paced: bool) -> Rounds:
+async def _rounds(stage: Stage, fans: Mapping[str, Fan], seconds: float, *, paced: bool) -> Rounds:
     length = seconds_of(stage, seconds)
     return await rounds({name: partial(fan.window, length, paced) for name, fan in fans.items()}, stage.size.runs)
 
